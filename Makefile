@@ -1,0 +1,29 @@
+# What people do daily, one line each. `make demo` and `make test` set up what they need on the way.
+PYTHON ?= python3
+
+.PHONY: help setup demo up status doctor test lint types bench clean
+
+help:            ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */: /' | sort
+setup:           ## set up everything, vLLM and its weights included
+	@$(PYTHON) scripts/bootstrap
+demo: setup      ## patients through all three stages, on real components; ends by itself
+	@.venv/bin/careloom demo
+up: setup        ## the same stack, until Ctrl-C
+	@.venv/bin/careloom up
+status:          ## what is up, how far it is, and the addresses to open
+	@.venv/bin/careloom status
+doctor:          ## what this machine lacks, and how to get it
+	@.venv/bin/careloom doctor
+test:            ## set up what the tests need and run them
+	@$(PYTHON) scripts/bootstrap tests
+	@scripts/test
+lint:            ## ruff and import-linter
+	@$(PYTHON) scripts/bootstrap tests
+	@scripts/lint
+types:           ## mypy --strict
+	@.venv/bin/mypy
+bench:           ## latency and throughput of the way
+	@scripts/bench
+clean:           ## forget the stack's state; environments and weights stay
+	@rm -rf .careloom/stack

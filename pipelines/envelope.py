@@ -1,0 +1,133 @@
+"""The envelope of an event in Kafka: CloudEvents 1.0, binary mode; the value is the resource's bytes as they came in.
+
+Attributes stand in headers (`ce_<name>`, CloudEvents Kafka protocol binding 3.2), so that dispatcher and ledger need
+not open the payload to route it, and nothing is ever serialised again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from fhir_adapters.event import ClinicalEvent
+from pipelines.ledger.rows import EventRow, Position
+
+Headers = Sequence[tuple[str, bytes]]
+
+_PREFIX = "ce_"
+_TYPE = "org.careloom.fhir."
+
+
+class NotAnEvent(Exception):
+    """A Kafka record that is no careloom event: a poison message; the message says which part is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One Kafka record, ready to be produced."""
+
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
+def patient_key(salt: str, event: ClinicalEvent) -> str:
+    """Salted hash of the patient (HMAC-SHA256, 32 hex digits): the Kafka key, and what order is kept by.
+
+    An event without a patient is keyed by its resource, so that its versions stay in order.
+    """
+    whom = event.patient or f"{event.resource_type}/{event.resource_id or event.identity}"
+    return hmac.new(salt.encode(), f"{event.source}\x1f{whom}".encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def pack(event: ClinicalEvent, *, salt: str, received_at: datetime, traceparent: str | None = None) -> Envelope:
+    """Put an event into its envelope.
+
+    Args:
+        event: what came in.
+        salt: of this installation; never leaves it.
+        received_at: when the gateway had the whole request (timezone-aware).
+        traceparent: W3C trace context of the sender, passed on (CloudEvents distributed tracing extension).
+    """
+    key = patient_key(salt, event)
+    attributes = {
+        "specversion": "1.0",
+        "id": event.identity,
+        "source": f"urn:careloom:source:{event.source}",
+        "type": f"{_TYPE}{event.resource_type}.{event.change}",
+        "time": event.last_updated,
+        "datacontenttype": "application/fhir+json",
+        "fhirversion": event.fhir_version,
+        "resourceid": event.resource_id,
+        "versionid": event.version_id,
+        "receivedat": received_at.astimezone(UTC).isoformat(timespec="microseconds"),
+        "traceparent": traceparent,
+    }
+    headers = [(_PREFIX + name, value.encode()) for name, value in attributes.items() if value is not None]
+    return Envelope(key.encode(), event.body, headers)
+
+
+def unpack(position: Position, key: bytes | None, headers: Headers, timestamp_ms: int) -> EventRow:
+    """Read an envelope back; the value is not looked at.
+
+    Args:
+        position: where the record stands.
+        key: of the record.
+        headers: of the record.
+        timestamp_ms: of the record: the broker's append time.
+
+    Raises:
+        NotAnEvent: a header is missing or wrong; the message names it.
+    """
+    values = {name.removeprefix(_PREFIX): value for name, value in headers if name.startswith(_PREFIX)}
+
+    def need(name: str) -> str:
+        try:
+            return values[name].decode()
+        except KeyError:
+            raise NotAnEvent(f"header {_PREFIX}{name} is missing") from None
+        except UnicodeDecodeError:
+            raise NotAnEvent(f"header {_PREFIX}{name} is not UTF-8") from None
+
+    def may(name: str) -> str | None:
+        return need(name) if name in values else None
+
+    if need("specversion") != "1.0":
+        raise NotAnEvent(f"header {_PREFIX}specversion is not 1.0")
+    resource_type, _, change = need("type").removeprefix(_TYPE).partition(".")
+    if not need("type").startswith(_TYPE) or not resource_type or change not in ("written", "deleted"):
+        raise NotAnEvent(f"header {_PREFIX}type is not {_TYPE}<resource type>.<written or deleted>")
+    if not key:
+        raise NotAnEvent("the record has no key")
+    return EventRow(
+        event_id=need("id"),
+        source=need("source").removeprefix("urn:careloom:source:"),
+        fhir_version=need("fhirversion"),
+        resource_type=resource_type,
+        resource_id=may("resourceid"),
+        version_id=may("versionid"),
+        last_updated=_instant(may("time")),
+        change=change,
+        patient_key=key.decode("ascii", "replace"),
+        position=position,
+        received_at=_instant(need("receivedat")) or _epoch(timestamp_ms),
+        durable_at=_epoch(timestamp_ms),
+    )
+
+
+def _epoch(timestamp_ms: int) -> datetime:
+    return datetime.fromtimestamp(timestamp_ms / 1000, UTC)
+
+
+def _instant(value: str | None) -> datetime | None:
+    """A FHIR instant; None where it is absent or has no timezone, as such a time orders nothing."""
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else None

@@ -1,0 +1,188 @@
+"""The ledger's tables (PostgreSQL only). Migrations under `migrations/` create exactly these; a test compares them."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData()
+_TIME = DateTime(timezone=True)
+
+#: How far each partition was read, and what became of every record in it:
+#: next_offset - base_offset = events + duplicates + poison + missing, and matches = rows of work ever made,
+#: or something is unaccounted for.
+progress = Table(
+    "progress",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("base_offset", BigInteger, nullable=False),
+    Column("next_offset", BigInteger, nullable=False),
+    Column("events", BigInteger, nullable=False, server_default=text("0")),
+    Column("duplicates", BigInteger, nullable=False, server_default=text("0")),
+    Column("poison", BigInteger, nullable=False, server_default=text("0")),
+    Column("missing", BigInteger, nullable=False, server_default=text("0")),
+    Column("matches", BigInteger, nullable=False, server_default=text("0")),
+)
+
+#: One row per event identity, however often it was delivered.
+events = Table(
+    "events",
+    metadata,
+    Column("event_id", Text, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("fhir_version", Text, nullable=False),
+    Column("resource_type", Text, nullable=False),
+    Column("resource_id", Text),
+    Column("version_id", Text),
+    Column("version_number", BigInteger),
+    Column("last_updated", _TIME),
+    Column("change", Text, nullable=False),
+    Column("patient_key", Text, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("received_at", _TIME, nullable=False),
+    Column("durable_at", _TIME, nullable=False),
+    Column("matched_at", _TIME, nullable=False),
+    Column("matches", SmallInteger, nullable=False),
+    Index("events_resource", "source", "resource_type", "resource_id"),
+)
+
+#: One row per (event, scenario, scenario version).
+work = Table(
+    "work",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("event_id", Text, ForeignKey("events.event_id"), nullable=False),
+    Column("scenario", Text, nullable=False),
+    Column("scenario_version", Text, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("patient_key", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("run_id", Text),
+    Column("attempts", SmallInteger, nullable=False, server_default=text("0")),
+    Column("not_before", _TIME, nullable=False),
+    Column("lease", Text),
+    Column("lease_until", _TIME),
+    Column("error_class", Text),
+    Column("error", Text),
+    # times of every hop; the first try's, except from started_at on, where the try that succeeded counts
+    Column("received_at", _TIME, nullable=False),
+    Column("durable_at", _TIME, nullable=False),
+    Column("matched_at", _TIME, nullable=False),
+    Column("dispatched_at", _TIME),
+    Column("started_at", _TIME),
+    Column("rules_written_at", _TIME),
+    Column("context_at", _TIME),
+    Column("answered_at", _TIME),
+    Column("guarded_at", _TIME),
+    Column("written_at", _TIME),
+    Column("finished_at", _TIME),
+    # what the model did
+    Column("model", Text),
+    Column("prompt_tokens", Integer, nullable=False, server_default=text("0")),
+    Column("completion_tokens", Integer, nullable=False, server_default=text("0")),
+    Column("model_seconds", Double, nullable=False, server_default=text("0")),
+    Column("findings", SmallInteger, nullable=False, server_default=text("0")),
+    Column("cut_statements", SmallInteger, nullable=False, server_default=text("0")),
+    # the outbox: drafts computed and not yet written, and afterwards what the FHIR server called them
+    Column("drafts", JSONB),
+    Column("written", JSONB),
+    Column("created", SmallInteger, nullable=False, server_default=text("0")),
+    Column("recognised", SmallInteger, nullable=False, server_default=text("0")),
+    Column("folded", Boolean, nullable=False, server_default=text("false")),
+    UniqueConstraint("event_id", "scenario", "scenario_version", name="work_identity"),
+    Index("work_run", "run_id"),
+    Index(
+        "work_open",
+        "state",
+        "scenario",
+        "patient_key",
+        postgresql_where=text("state IN ('waiting', 'dispatched', 'running', 'inferred', 'parked')"),
+    ),
+    Index(
+        "work_to_fold",
+        "id",
+        postgresql_where=text("NOT folded AND state IN ('written', 'stale', 'discarded')"),
+    ),
+)
+
+#: One row per Airflow run that was decided on, before it is asked for.
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("scenario", Text, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("decided_at", _TIME, nullable=False),
+    Column("posted_at", _TIME),
+    Column("closed_at", _TIME),
+    Column("outcome", Text),
+    Index("runs_open", "scenario", postgresql_where=text("closed_at IS NULL")),
+)
+
+#: Failures of single tries, by class; a counter that never goes back.
+failures = Table(
+    "failures",
+    metadata,
+    Column("scenario", Text, primary_key=True),
+    Column("error_class", Text, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+)
+
+#: What is switched off: kind "everything" (name ""), "scenario" or "model".
+switches = Table(
+    "switches",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("by", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("since", _TIME, nullable=False),
+)
+
+#: The last event number seen of each subscription (FHIR Subscriptions: eventsSinceSubscriptionStart).
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("subscription", Text, primary_key=True),
+    Column("last_event_number", BigInteger, nullable=False),
+    Column("seen_at", _TIME, nullable=False),
+    Column("gaps", BigInteger, nullable=False, server_default=text("0")),
+    Column("missed_events", BigInteger, nullable=False, server_default=text("0")),
+)
+
+#: Up to when each source was searched for changes that nobody notified.
+reconciled = Table(
+    "reconciled",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("until", _TIME, nullable=False),
+)
+
+#: Finished rows folded into metric samples: a scrape costs the same however many rows there are.
+samples = Table(
+    "samples",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("labels", Text, primary_key=True),
+    Column("value", Double, nullable=False),
+)

@@ -1,0 +1,1 @@
+"""The development stack: what `careloom up` starts on one machine, and stops again."""

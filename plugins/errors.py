@@ -1,0 +1,44 @@
+"""Everything that can be wrong with a plugin, or with what a model answered to one.
+
+PluginError
+├── PluginNotFound      no installed entry point has the name that the configuration enables
+├── PluginBroken        the plugin could not be imported or registered, or misspells a hook
+├── ScenarioRefused     one scenario breaks a rule of the scenario API; names the scenario, the rule and the remedy
+│   └── DuplicateScenario   its id is taken
+├── AnswerInvalid       a model's answer is not what was asked for; echoes nothing of the answer
+└── NotConformant       the test kit found a scenario that does not keep its promises
+"""
+
+from __future__ import annotations
+
+
+class PluginError(Exception):
+    """Root of this package's errors."""
+
+
+class PluginNotFound(PluginError):
+    """An enabled entry point is not installed."""
+
+
+class PluginBroken(PluginError):
+    """A plugin could not be loaded at all."""
+
+
+class ScenarioRefused(PluginError):
+    """A scenario breaks a rule of the scenario API; the message says which, where, and what to do."""
+
+
+class DuplicateScenario(ScenarioRefused):
+    """Two plugins bring a scenario with the same id."""
+
+
+class AnswerInvalid(PluginError):
+    """A model's answer is not strict JSON, or does not fit the scenario's output model.
+
+    The message names the place in the schema and the kind of fault. It holds no text of the answer, which may repeat
+    patient data.
+    """
+
+
+class NotConformant(PluginError, AssertionError):
+    """A scenario fails the conformance kit (`plugins.testing`)."""

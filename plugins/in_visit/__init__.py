@@ -1,0 +1,1 @@
+"""Built-in scenarios of the in-visit stage, one file each."""

@@ -1,0 +1,1 @@
+"""Built-in scenarios of the post-visit stage, one file each."""

@@ -1,0 +1,1 @@
+"""Built-in scenarios of the pre-visit stage, one file each."""
