@@ -1,7 +1,7 @@
 # What people do daily, one line each. `make demo` and `make test` set up what they need on the way.
 PYTHON ?= python3
 
-.PHONY: help setup demo up status doctor test lint types bench clean
+.PHONY: help setup demo up status doctor test lint types chaos clean
 
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */: /' | sort
@@ -11,19 +11,21 @@ demo: setup      ## patients through all three stages, on real components; ends 
 	@.venv/bin/careloom demo
 up: setup        ## the same stack, until Ctrl-C
 	@.venv/bin/careloom up
-status:          ## what is up, how far it is, and the addresses to open
+status: setup    ## what is up, how far it is, and the addresses to open
 	@.venv/bin/careloom status
-doctor:          ## what this machine lacks, and how to get it
+doctor: setup    ## what this machine lacks, and how to get it
 	@.venv/bin/careloom doctor
 test:            ## set up what the tests need and run them
 	@$(PYTHON) scripts/bootstrap tests
 	@scripts/test
-lint:            ## ruff and import-linter
+lint:            ## ruff, mypy and import-linter
 	@$(PYTHON) scripts/bootstrap tests
 	@scripts/lint
 types:           ## mypy --strict
+	@$(PYTHON) scripts/bootstrap tests
 	@.venv/bin/mypy
-bench:           ## latency and throughput of the way
-	@scripts/bench
+chaos:           ## the long tests: what dies in the middle, and how it comes back
+	@$(PYTHON) scripts/bootstrap
+	@scripts/test -- -m long
 clean:           ## forget the stack's state; environments and weights stay
 	@rm -rf .careloom/stack

@@ -38,7 +38,7 @@ class Source(_Section):
         server_token: what careloom sends to `base_url` as a bearer token; None where it needs none.
         validation: "reject" refuses resources that are not valid, "flag" takes and counts them, "pass" does not look.
         subscription: how careloom asks to be told: "rest-hook" (classic R4), "backport" (topic-based), or "none".
-        reconcile_every: seconds between searches for what was never notified; None for never.
+        reconcile_every: seconds between searches for what was never notified; 0 for never.
         reconcile_overlap: seconds that each such search reaches back behind the last one.
     """
 
@@ -49,7 +49,7 @@ class Source(_Section):
     server_token: SecretStr | None = None
     validation: Literal["reject", "flag", "pass"] = "flag"
     subscription: Literal["rest-hook", "backport", "none"] = "backport"
-    reconcile_every: Seconds | None = 30.0
+    reconcile_every: Annotated[float, Field(ge=0)] = 30.0
     reconcile_overlap: Seconds = 10.0
 
 

@@ -19,6 +19,7 @@ Headers = Sequence[tuple[str, bytes]]
 
 _PREFIX = "ce_"
 _TYPE = "org.careloom.fhir."
+_LONGEST = 512
 
 
 class NotAnEvent(Exception):
@@ -85,10 +86,13 @@ def unpack(position: Position, key: bytes | None, headers: Headers, timestamp_ms
     values = {name.removeprefix(_PREFIX): value for name, value in headers if name.startswith(_PREFIX)}
 
     def need(name: str) -> str:
+        value = values.get(name)
+        if value is None:
+            raise NotAnEvent(f"header {_PREFIX}{name} is missing")
+        if len(value) > _LONGEST or b"\0" in value:  # PostgreSQL takes neither, and the record would come for ever
+            raise NotAnEvent(f"header {_PREFIX}{name} is longer than {_LONGEST} bytes or holds NUL")
         try:
-            return values[name].decode()
-        except KeyError:
-            raise NotAnEvent(f"header {_PREFIX}{name} is missing") from None
+            return value.decode()
         except UnicodeDecodeError:
             raise NotAnEvent(f"header {_PREFIX}{name} is not UTF-8") from None
 
@@ -100,8 +104,8 @@ def unpack(position: Position, key: bytes | None, headers: Headers, timestamp_ms
     resource_type, _, change = need("type").removeprefix(_TYPE).partition(".")
     if not need("type").startswith(_TYPE) or not resource_type or change not in ("written", "deleted"):
         raise NotAnEvent(f"header {_PREFIX}type is not {_TYPE}<resource type>.<written or deleted>")
-    if not key:
-        raise NotAnEvent("the record has no key")
+    if not key or len(key) > _LONGEST or b"\0" in key:
+        raise NotAnEvent(f"the record has no key, one longer than {_LONGEST} bytes or one with NUL")
     return EventRow(
         event_id=need("id"),
         source=need("source").removeprefix("urn:careloom:source:"),

@@ -63,6 +63,7 @@ class ErrorClass(StrEnum):
     FHIR_UNAVAILABLE = "fhir_unavailable"
     FHIR_REJECTED = "fhir_rejected"
     FHIR_CONFLICT = "fhir_conflict"
+    KAFKA_UNAVAILABLE = "kafka_unavailable"
     PAYLOAD_GONE = "payload_gone"
     PAYLOAD_INVALID = "payload_invalid"
     SCENARIO_ERROR = "scenario_error"
@@ -79,6 +80,7 @@ TRANSIENT = frozenset(
         ErrorClass.MODEL_TIMEOUT,
         ErrorClass.FHIR_UNAVAILABLE,
         ErrorClass.FHIR_CONFLICT,
+        ErrorClass.KAFKA_UNAVAILABLE,
         ErrorClass.WORKER_LOST,
     }
 )

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
+from fhir_adapters.patient import patient_of
+from fhir_adapters.references import literal
 from plugins.scenario import Case, Locale, Resource, Text
 
 DEVICE = "urn:careloom:device"
@@ -18,7 +20,7 @@ DEVICE = "urn:careloom:device"
 NOT_RECORDED = Text(zh="病历未记载", en="not recorded")
 
 _XHTML = "http://www.w3.org/1999/xhtml"
-_REFERENCE = re.compile(r"[A-Z][A-Za-z]{2,}/[A-Za-z0-9\-.]{1,64}")
+_NOT_A_BOUND = re.compile(r"[<>](?!\s?=?\s?\d)")
 _NOT_TEXT = {"Cc", "Cf", "Cs", "Co", "Cn"}
 
 
@@ -35,10 +37,15 @@ def clean(value: object, limit: int = 300) -> str:
 
     Source: FHIR R4 `string` (no control characters), XML 1.0 `Char`.
     """
-    spaced = "".join(" " if c.isspace() else c for c in str(value))
-    kept = "".join(c for c in spaced if unicodedata.category(c) not in _NOT_TEXT)
-    text = " ".join(kept.split())
+    text = " ".join(str(value)[: limit * 8].split())
+    if not text.isprintable():
+        text = " ".join("".join(c for c in text if c == " " or unicodedata.category(c) not in _NOT_TEXT).split())
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def tagless(text: str) -> str:
+    """`text` in which "<" and ">" stay only where they bound a number ("<5", ">= 38"): no markup, no model token."""
+    return _NOT_A_BOUND.sub(lambda m: "‹" if m[0] == "<" else "›", text)
 
 
 def display(concept: object, limit: int = 120) -> str:
@@ -79,7 +86,7 @@ def source_of(resource: Resource) -> str:
 
 def cited(sources: Iterable[str]) -> tuple[str, ...]:
     """Those of `sources` that are literal FHIR references, once each, in order."""
-    return tuple(dict.fromkeys(s for s in sources if _REFERENCE.fullmatch(s)))
+    return tuple(dict.fromkeys(s for s in sources if (found := literal(s)) and found.relative == s))
 
 
 def references(sources: Iterable[str]) -> list[dict[str, str]]:
@@ -93,13 +100,8 @@ def draft(name: str) -> str:
 
 
 def subject(case: Case) -> str | None:
-    """ "Patient/<id>" of the case: the patient read, else whom the trigger names; None where nobody is named."""
-    if case.patient is not None and case.patient.get("id"):
-        return f"Patient/{case.patient['id']}"
-    named = [case.trigger.get("subject"), case.trigger.get("patient"), case.trigger.get("for")]
-    named += [p.get("actor") for p in listed(case.trigger, "participant") if isinstance(p, Mapping)]
-    found = cited(str(n.get("reference")) for n in named if isinstance(n, Mapping))
-    return next((reference for reference in found if reference.startswith("Patient/")), None)
+    """ "Patient/<id>" of the case: the patient read, else whom the trigger is about; None where nobody is named."""
+    return patient_of(case.patient or {}) or patient_of(case.trigger)
 
 
 def coded(text: str, *codings: tuple[str, str, str | None]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, TypedDict, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from plugins.errors import AnswerInvalid
-from plugins.fhir_text import clean
+from plugins.fhir_text import clean, tagless
 from plugins.output_schema import inlined
 from plugins.scenario import Case, Fact, Prompt, Statement, Text
 
@@ -43,7 +43,6 @@ _RULE = Text(
     ),
 )
 _CUT = Text(zh="(另有 {n} 行因长度未列出)", en="({n} more lines left out for length)")
-_NOT_A_BOUND = re.compile(r"[<>](?!\s?=?\s?\d)")
 _CONTROL_WORD = re.compile(r"\[(/?[A-Z_]+)\]")
 
 
@@ -90,8 +89,7 @@ def neutral(text: str) -> str:
 
     "<" and ">" stay only where they bound a number ("<5", ">= 38"); "[INST]" and its like lose their brackets.
     """
-    one_line = clean(text, MAX_FACT_CHARS)
-    return _CONTROL_WORD.sub(r"(\1)", _NOT_A_BOUND.sub(lambda m: "‹" if m[0] == "<" else "›", one_line))
+    return _CONTROL_WORD.sub(r"(\1)", tagless(clean(text, MAX_FACT_CHARS)))
 
 
 def schema_for(output_model: type[BaseModel], tags: Mapping[str, str] | Sequence[str]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from plugins.fhir_text import Line, clean, codes, day, display, first, listed, source_of
@@ -16,8 +18,10 @@ _CLINICAL = {
     "remission": Text("缓解", "remission"),
     "resolved": Text("已愈", "resolved"),
 }
+_CRITICALITY = {"high": Text("高风险", "high risk"), "low": Text("低风险", "low risk")}
+_YES = re.compile(r"(?i)\s*(?:yes|y|true|是|是的|有|对)[。.!]?\s*")
+_NO = re.compile(r"(?i)\s*(?:no|n|none|false|否|无|没有|不是|没|不)[。.!]?\s*")
 _NOT_REAL = frozenset({"entered-in-error", "refuted", "cancelled"})
-_DRAFTED = frozenset({"entered-in-error", "cancelled", "registered"})
 
 
 def real(resources: Iterable[Resource]) -> list[Resource]:
@@ -33,56 +37,42 @@ def condition(resource: Resource, locale: Locale) -> str:
 
 
 def allergy(resource: Resource, locale: Locale) -> str:
-    """For example "Penicillin: rash (high)"."""
-    reactions = [
-        display(m) for r in listed(resource, "reaction") if isinstance(r, Mapping) for m in listed(r, "manifestation")
-    ]
-    risk = {"high": Text("高风险", "high risk"), "low": Text("低风险", "low risk")}.get(
-        str(resource.get("criticality"))
-    )
+    """For example "Penicillin: rash (high risk)"."""
+    found = [m for r in listed(resource, "reaction") if isinstance(r, Mapping) for m in listed(r, "manifestation")]
+    reactions = ", ".join(filter(None, (display(m) for m in found)))
     what = display(resource.get("code"))
-    named = f"{what}: {', '.join(r for r in reactions if r)}" if what and any(reactions) else what
-    return _with(named, risk.in_(locale) if risk else "")
+    risk = _CRITICALITY.get(str(resource.get("criticality")))
+    return _with(f"{what}: {reactions}" if what and reactions else what, risk.in_(locale) if risk else "")
 
 
 def medication(resource: Resource) -> str:
     """For example "Metformin 500 mg, 1 tablet twice daily (2024-05-01)"."""
     what = display(resource.get("medicationCodeableConcept")) or display(resource.get("medicationReference"))
     how = clean(first(resource, "dosageInstruction").get("text") or first(resource, "dosage").get("text") or "", 100)
-    since = (
-        day(resource.get("authoredOn"))
-        or day(resource.get("effectiveDateTime"))
-        or day(resource.get("effectivePeriod"))
-    )
+    since = _day(resource, "authoredOn", "effectiveDateTime", "effectivePeriod")
     return _with(f"{what}, {how}" if what and how else what, since)
 
 
 def observation(resource: Resource) -> str:
     """For example "Heart rate: 88 /min (2026-01-02)"; components are joined; "" where nothing was measured."""
-    parts = [
-        f"{display(c.get('code'))} {_value(c)}"
-        for c in listed(resource, "component")
-        if isinstance(c, Mapping) and _value(c)
-    ]
+    components = [c for c in listed(resource, "component") if isinstance(c, Mapping)]
+    parts = [f"{display(c.get('code'))} {said}" for c in components if (said := _value(c))]
     value = "; ".join(p for p in [_value(resource), *parts] if p)
     what = display(resource.get("code"))
     flags = ", ".join(filter(None, (display(i) for i in listed(resource, "interpretation"))))
-    when = day(resource.get("effectiveDateTime")) or day(resource.get("effectivePeriod"))
-    return _with(f"{what}: {value}", flags, when) if what and value else ""
+    return _with(f"{what}: {value}", flags, _day(resource, "effectiveDateTime", "effectivePeriod")) if value else ""
 
 
 def report(resource: Resource) -> str:
     """A DiagnosticReport's name and conclusion; "" without a conclusion (its results are Observations of their own)."""
     conclusion = clean(resource.get("conclusion") or "", 240)
-    when = day(resource.get("effectiveDateTime")) or day(resource.get("issued"))
-    return _with(f"{display(resource.get('code'))}: {conclusion}", when) if conclusion else ""
+    named = f"{display(resource.get('code'))}: {conclusion}" if conclusion else ""
+    return _with(named, _day(resource, "effectiveDateTime", "issued"))
 
 
 def procedure(resource: Resource) -> str:
     """A Procedure with its day."""
-    return _with(
-        display(resource.get("code")), day(resource.get("performedDateTime")) or day(resource.get("performedPeriod"))
-    )
+    return _with(display(resource.get("code")), _day(resource, "performedDateTime", "performedPeriod"))
 
 
 def relative(resource: Resource) -> str:
@@ -92,12 +82,40 @@ def relative(resource: Resource) -> str:
     return f"{display(resource.get('relationship'))}: {named}" if named else ""
 
 
-def answers(resource: Resource) -> list[str]:
-    """Each answered question of a QuestionnaireResponse as "question: answer", nested ones too."""
-    return [f"{question}: {given}" if question else given for question, given in _answered(listed(resource, "item"))]
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answered question.
+
+    Attributes:
+        question: its words, or its link id.
+        said: the answer in words; "" for a bare yes or no.
+        yes: True or False where the whole answer is yes or no, else None.
+    """
+
+    question: str
+    said: str
+    yes: bool | None = None
+
+    def line(self, locale: Locale) -> str:
+        """ "question: answer"."""
+        bare = {True: Text("是", "yes"), False: Text("否", "no")}
+        said = self.said if self.yes is None else bare[self.yes].in_(locale)
+        return f"{self.question}: {said}" if self.question else said
+
+    @property
+    def asserts(self) -> str:
+        """What the person claims: the question's words after a yes, nothing after a no, else the answer's words."""
+        if self.yes is None:
+            return self.said
+        return self.question if self.yes else ""
 
 
-def lines(resources: Iterable[Resource], say: Any, limit: int, locale: Locale) -> list[Line]:
+def replies(resource: Resource) -> list[Reply]:
+    """Each answered question of a QuestionnaireResponse, nested ones too, in order."""
+    return list(_replies(listed(resource, "item")))
+
+
+def lines(resources: Iterable[Resource], say: Callable[[Resource], str], limit: int, locale: Locale) -> list[Line]:
     """`say(resource)` of each, at most `limit` different ones; a last line tells how many more there are."""
     found: dict[str, list[str]] = {}
     for resource in resources:
@@ -127,19 +145,31 @@ def _with(text: str, *extras: str) -> str:
     return f"{text} ({', '.join(kept)})" if text and kept else text
 
 
-def _answered(items: Sequence[Any], depth: int = 0) -> Iterator[tuple[str, str]]:
+def _day(resource: Resource, *elements: str) -> str:
+    return next(filter(None, (day(resource.get(element)) for element in elements)), "")
+
+
+def _replies(items: Sequence[Any], depth: int = 0) -> Iterator[Reply]:
     if depth > 10:
         return
     for item in items:
         if not isinstance(item, Mapping):
             continue
         given = [a for a in listed(item, "answer") if isinstance(a, Mapping)]
-        said = ", ".join(v for v in (_value(a) for a in given) if v)
-        if said:
-            yield clean(item.get("text") or item.get("linkId") or "", 160), said
+        yield from _reply(clean(item.get("text") or item.get("linkId") or "", 160), given)
         for answer in given:
-            yield from _answered(listed(answer, "item"), depth + 1)
-        yield from _answered(listed(item, "item"), depth + 1)
+            yield from _replies(listed(answer, "item"), depth + 1)
+        yield from _replies(listed(item, "item"), depth + 1)
+
+
+def _reply(question: str, given: Sequence[Mapping[str, Any]]) -> Iterator[Reply]:
+    booleans = [a["valueBoolean"] for a in given if isinstance(a.get("valueBoolean"), bool)]
+    said = ", ".join(filter(None, (_value(a) for a in given)))
+    if booleans and not said:
+        yield Reply(question, "", booleans[0])
+    elif said:
+        yes = True if _YES.fullmatch(said) else False if _NO.fullmatch(said) else None
+        yield Reply(question, said, yes)
 
 
 def _value(holder: Mapping[str, Any]) -> str:
@@ -154,4 +184,4 @@ def _value(holder: Mapping[str, Any]) -> str:
     for name in ("valueString", "valueDateTime", "valueDate", "valueTime", "valueInteger", "valueDecimal", "valueUri"):
         if holder.get(name) is not None:
             return clean(holder[name], 300)
-    return {True: "yes/是", False: "no/否"}.get(holder.get("valueBoolean"), "")  # type: ignore[arg-type]
+    return ""

@@ -157,7 +157,8 @@ class Prompt:
 class Statement(BaseModel, frozen=True, extra="forbid"):
     """One sentence of a model's answer with the facts that it rests on. Subclass it to bound `text` differently.
 
-    `sources` is restricted to the case's own tags (R1, R2, ...) in the schema that the model server enforces.
+    `sources` is restricted to the case's own tags (R1, R2, ...) in the schema that the model server enforces. In an
+    output model a Statement stands in a list or is optional, so that one without support can be cut.
     """
 
     text: str
@@ -198,7 +199,8 @@ class Draft:
     Attributes:
         name: which draft of the scenario this is, for example "note"; unique in the scenario, stable over versions.
             Other drafts of the same case refer to it as `urn:careloom:draft:<name>`.
-        resource: FHIR R4 JSON without id; its type must have an `identifier` element.
+        resource: FHIR R4 JSON without id; its type must have an `identifier` element. Where it names an author, it says
+            `urn:careloom:device`: write-back puts the Device of the model (or of the rules) in its place.
         sources: "Type/id" that the draft rests on (Provenance.entity).
     """
 
@@ -257,4 +259,8 @@ class Scenario(ABC, Generic[Answer]):
 
     @abstractmethod
     def drafts(self, case: Case, answer: Answer, findings: Sequence[Finding]) -> Sequence[Draft]:
-        """FHIR drafts of an answer that has passed the guards; its statements cite "Type/id", no longer tags."""
+        """FHIR drafts of an answer that has passed the guards; its statements cite "Type/id", no longer tags.
+
+        Every statement may have been cut: a draft must be honest without any. None at all is a valid outcome, for
+        example where the patient has died.
+        """

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config as AlembicConfig
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import make_url
 
@@ -30,6 +28,9 @@ def engine(url: str, *, pool_size: int = 5) -> Engine:
 
 def migrate(url: str) -> None:
     """Bring the schema of the ledger at `url` to this version; safe to call at every start, and by two at once."""
+    from alembic import command  # a quarter of this package's import time, and every task imports it
+    from alembic.config import Config as AlembicConfig
+
     config = AlembicConfig()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["url"] = url

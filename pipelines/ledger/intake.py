@@ -44,12 +44,7 @@ def record(connection: Connection, batch: Sequence[Incoming], matched_at: dateti
     total = Recorded(0, 0, 0, 0)
     for topic, partition in sorted(by_partition):  # one lock order for all dispatchers
         tally = _record_partition(connection, by_partition[topic, partition], matched_at)
-        total = Recorded(
-            total.events + tally.events,
-            total.duplicates + tally.duplicates,
-            total.poison + tally.poison,
-            total.work + tally.matches,
-        )
+        total += Recorded(tally.events, tally.duplicates, tally.poison, tally.matches, tally.missing)
     return total
 
 

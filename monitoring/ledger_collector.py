@@ -1,0 +1,212 @@
+"""The ledger as Prometheus metrics: one snapshot for a scrape, and `careloom_ledger_up 0` where there is none."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from types import MappingProxyType
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import Metric as Family
+from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
+
+from monitoring import metrics
+from monitoring.metrics import Metric
+from pipelines.errors import ErrorClass
+from pipelines.ledger.snapshot import Snapshot
+from pipelines.ledger.states import UNFINISHED
+
+ERROR_CLASSES = tuple(error_class.value for error_class in ErrorClass)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What an installed scenario promises.
+
+    Attributes:
+        deadline: seconds from event to written draft.
+    """
+
+    scenario: str
+    stage: str
+    version: str
+    deadline: float
+
+
+class LedgerCollector(Collector):
+    """Turns snapshots of the ledger into metric families.
+
+    Args:
+        read: takes a snapshot; raises SQLAlchemyError where the ledger does not answer.
+        objectives: of the installed scenarios.
+        reconcile_every: source -> seconds between searches for what was never notified; of those that are searched.
+        keep: seconds that a snapshot, or its failure, serves further scrapes.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Snapshot],
+        objectives: Iterable[Objective] = (),
+        reconcile_every: Mapping[str, float] = MappingProxyType({}),
+        *,
+        keep: float = 0.5,
+    ) -> None:
+        self._read = read
+        self._objectives = tuple(objectives)
+        self._reconcile_every = dict(reconcile_every)
+        self._keep = keep
+        self._lock = Lock()
+        self._snapshot: Snapshot | None = None
+        self._taken = float("-inf")
+
+    def describe(self) -> Iterator[Family]:
+        """Names and types alone, without asking the ledger."""
+        return (_family(metric) for metric in metrics.LEDGER.values())
+
+    def collect(self) -> Iterator[Family]:
+        """All families; without the ledger only that it is down: an absent counter is true, a 0 would be a lie."""
+        now = self._current()
+        yield _gauge(metrics.LEDGER_UP, [((), 0.0 if now is None else 1.0)])
+        yield from self._configured()
+        if now is not None:
+            yield from _sums(now)
+            yield from _scenarios(now, self._objectives)
+            yield from _sources(now, self._reconcile_every)
+            yield from _folded(now)
+
+    def _current(self) -> Snapshot | None:
+        with self._lock:
+            if time.monotonic() - self._taken >= self._keep:
+                try:
+                    with metrics.SNAPSHOT_DURATION.time():
+                        self._snapshot = self._read()
+                except SQLAlchemyError as error:
+                    log.warning("the ledger does not answer: %s", type(error).__name__)
+                    self._snapshot = None
+                self._taken = time.monotonic()
+            return self._snapshot
+
+    def _configured(self) -> Iterator[Family]:
+        yield _gauge(metrics.SCENARIO_DEADLINE, [((o.scenario, o.stage), o.deadline) for o in self._objectives])
+        yield _gauge(metrics.SCENARIO_INFO, [((o.scenario, o.stage, o.version), 1.0) for o in self._objectives])
+        yield _gauge(metrics.RECONCILE_INTERVAL, [((s,), every) for s, every in self._reconcile_every.items()])
+
+
+Values = Iterable[tuple[tuple[str, ...], float]]
+
+
+def _sums(now: Snapshot) -> Iterator[Family]:
+    account = now.account
+    outcomes = metrics.RecordOutcome
+    yield _counter(
+        metrics.LEDGER_RECORDS,
+        [
+            ((outcomes.EVENT,), account.events),
+            ((outcomes.DUPLICATE,), account.duplicates),
+            ((outcomes.POISON,), account.poison),
+            ((outcomes.MISSING,), account.missing),
+        ],
+    )
+    yield _counter(metrics.LEDGER_MATCHES, [((), account.matches)])
+    yield _gauge(metrics.UNACCOUNTED, [((), account.unaccounted)])
+    yield _gauge(metrics.WORK_UNFOLDED, [((), now.unfolded)])
+    yield _gauge(metrics.SWITCHED_OFF, [(switch, 1.0) for switch in now.switches])
+
+
+def _scenarios(now: Snapshot, objectives: Iterable[Objective]) -> Iterator[Family]:
+    """By scenario; those that are installed stand at 0 from the start, so that their first failure is an increase."""
+    zeros = {(o.scenario, error_class): 0 for o in objectives for error_class in ERROR_CLASSES}
+    failures = {**zeros, **now.failures}
+    yield _counter(
+        metrics.FAILURES,
+        [((scenario, stage_of(scenario), error_class), n) for (scenario, error_class), n in failures.items()],
+    )
+    yield _gauge(metrics.WORK, [((o.scenario, o.stage, o.state), o.items) for o in now.open_work])
+    oldest = {(objective.scenario, objective.stage): 0.0 for objective in objectives}
+    for part in now.open_work:
+        key = part.scenario, part.stage
+        oldest.setdefault(key, 0.0)
+        if part.state in UNFINISHED:
+            oldest[key] = max(oldest[key], part.oldest)
+    yield _gauge(metrics.OLDEST_UNFINISHED, oldest.items())
+
+
+def _sources(now: Snapshot, reconcile_every: Iterable[str]) -> Iterator[Family]:
+    yield _counter(metrics.SUBSCRIPTION_GAPS, [((s.source,), s.gaps) for s in now.subscriptions])
+    yield _counter(metrics.SUBSCRIPTION_MISSED, [((s.source,), s.missed) for s in now.subscriptions])
+    yield _gauge(metrics.SUBSCRIPTION_SEEN, [((s.source,), s.seen) for s in now.subscriptions])
+    yield _gauge(metrics.RECONCILED_UNTIL, [((s,), now.reconciled.get(s, 0.0)) for s in reconcile_every])
+
+
+def _folded(now: Snapshot) -> Iterator[Family]:
+    """Counters and histograms out of `samples`."""
+    by_name: dict[str, list[tuple[Mapping[str, str], float]]] = defaultdict(list)
+    for sample in now.samples:
+        by_name[sample.name].append((sample.labels, sample.value))
+    for metric in metrics.FOLDED:
+        if metric.kind == "counter":
+            yield _counter(metric, [(_values(metric, labels), value) for labels, value in by_name[metric.name]])
+        else:
+            yield _histogram(metric, by_name[f"{metric.name}_bucket"], by_name[f"{metric.name}_sum"])
+
+
+def _histogram(
+    metric: Metric, hits: Iterable[tuple[Mapping[str, str], float]], sums: Iterable[tuple[Mapping[str, str], float]]
+) -> Family:
+    """Buckets as they are kept, each for itself, summed up as Prometheus wants them.
+
+    A bound that is no longer declared keeps its place: a release that changes the buckets loses no observation.
+    """
+    buckets: dict[tuple[str, ...], dict[float, float]] = {}
+    for labels, value in hits:
+        series = buckets.setdefault(_values(metric, labels), dict.fromkeys((*metric.buckets, float("inf")), 0.0))
+        bound = float(labels["le"])
+        series[bound] = series.get(bound, 0.0) + value
+    family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+    for labels, total in sums:
+        values = _values(metric, labels)
+        running, cumulative = 0.0, []
+        for bound, value in sorted(buckets[values].items()):
+            running += value
+            cumulative.append((metrics.le(bound), running))
+        family.add_metric(values, cumulative, total)
+    return family
+
+
+def stage_of(scenario: str) -> str:
+    """The stage in a scenario's id, `<stage>.<name>`."""
+    return scenario.partition(".")[0]
+
+
+def _values(metric: Metric, labels: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(labels[label] for label in metric.labels)
+
+
+def _family(metric: Metric) -> Family:
+    kinds: dict[str, Callable[..., Family]] = {
+        "counter": CounterMetricFamily,
+        "gauge": GaugeMetricFamily,
+        "histogram": HistogramMetricFamily,
+    }
+    return kinds[metric.kind](metric.name, metric.help, labels=metric.labels)
+
+
+def _gauge(metric: Metric, values: Values) -> Family:
+    family = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
+    for labels, value in values:
+        family.add_metric(labels, value)
+    return family
+
+
+def _counter(metric: Metric, values: Values) -> Family:
+    family = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
+    for labels, value in values:
+        family.add_metric(labels, value)
+    return family

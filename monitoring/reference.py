@@ -1,0 +1,55 @@
+"""Writes docs/metrics.md from `monitoring.metrics`: `python -m monitoring.reference > docs/metrics.md`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+from monitoring.metrics import DECLARED, LABELS, LEDGER, Metric
+
+_TITLES = {
+    "gateway": "Gateway",
+    "dispatcher": "Dispatcher",
+    "exporter": "Exporter: the process itself",
+    "ledger": "Exporter: read from the ledger",
+}
+
+_HEAD = """\
+# Metrics
+
+Written from `monitoring/metrics.py` by `python -m monitoring.reference`; a test holds both together. Every process
+also shows `process_*` (CPU, memory, open files, start time) and `careloom_build_info`. What the exporter reads from the
+ledger is exact: it equals the ledger's rows, never goes back, and does not depend on any process having lived on.
+"""
+
+
+def reference() -> str:
+    """The page, in Markdown."""
+    parts = [_HEAD]
+    for key, title in _TITLES.items():
+        parts += [f"## {title}\n", *_table(m for m in DECLARED.values() if _section(m) == key)]
+    parts += ["## Labels\n", "All values come from closed sets.\n", *_labels()]
+    return "\n".join(parts)
+
+
+def _section(metric: Metric) -> str:
+    return "ledger" if metric.name in LEDGER else metric.process
+
+
+def _table(metrics: Iterable[Metric]) -> list[str]:
+    rows = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for metric in metrics:
+        labels = ", ".join(f"`{label}`" for label in metric.labels) or "-"
+        rows.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |")
+    return [*rows, ""]
+
+
+def _labels() -> list[str]:
+    rows = ["| label | what | values |", "|---|---|---|"]
+    for label, (values, what) in sorted(LABELS.items()):
+        rows.append(f"| `{label}` | {what} | {', '.join(sorted(values)) if values else 'as configured'} |")
+    return [*rows, ""]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

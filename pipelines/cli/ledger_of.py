@@ -1,0 +1,32 @@
+"""The ledger of a configuration, for commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from sqlalchemy.exc import OperationalError
+
+from pipelines.config import load
+from pipelines.errors import ConfigError
+from pipelines.ledger import Ledger, engine
+
+
+@contextmanager
+def ledger_of(config: Path | None) -> Iterator[Ledger]:
+    """The ledger that `careloom.toml` names; a command that cannot have it ends with exit code 1 and says why."""
+    try:
+        url = load(config).ledger.url.get_secret_value()
+    except ConfigError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    made = engine(url, pool_size=1)
+    try:
+        yield Ledger(made)
+    except OperationalError:
+        typer.echo("the ledger does not answer: is the stack running (`careloom status`)? see ledger.url", err=True)
+        raise typer.Exit(1) from None
+    finally:
+        made.dispose()

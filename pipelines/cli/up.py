@@ -1,0 +1,115 @@
+"""`careloom up`: the whole stack on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pipelines.stack.environment import Stack
+    from pipelines.stack.settings import ModelServer
+
+#: Where the stack of the project in this folder keeps everything it writes.
+STATE = Path(".careloom/stack")
+
+
+def up(
+    state: Annotated[Path, typer.Option(help="Where the stack keeps its data, ports and secrets.")] = STATE,
+    broker: Annotated[
+        str | None,
+        typer.Option(help="apache, tansu (memory only, to try out), or host:port; by default the best to be had."),
+    ] = None,
+    model: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="URL NAME", help="Any vLLM or OpenAI-compatible server; by default vLLM on this CPU."),
+    ] = None,
+    stand_in: Annotated[bool, typer.Option("--stand-in", help="No model: a stand-in answers, and says so.")] = False,
+    fhir: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Another FHIR R4 server; its bearer token, if any, is read from CARELOOM_FHIR_TOKEN."
+        ),
+    ] = None,
+    hapi: Annotated[bool, typer.Option("--hapi", help="HAPI FHIR as a second hospital.")] = False,
+) -> None:
+    """Keep the whole stack running on this machine until Ctrl-C.
+
+    Everything listens on 127.0.0.1 only. What crashes is started again. Ctrl-C stops all of it; data, ports and
+    secrets stay for the next time.
+
+    Examples:
+
+      careloom up
+
+      careloom up --broker tansu --stand-in
+
+      careloom up --model http://127.0.0.1:8000/v1 Qwen3-8B --fhir http://127.0.0.1:8090/fhir
+    """
+    from pipelines.stack.environment import Stack
+
+    began = time.monotonic()
+    stopping = _stop_signals()
+    with Stack(
+        state,
+        broker=broker,
+        model=_model(model, stand_in),
+        fhir=fhir,
+        hapi=hapi,
+        usual_ports=True,
+        say=lambda text: _say(began, text),
+    ) as stack:
+        _say(began, f"broker {stack.broker.name}: {stack.broker.why}")
+        _say(began, f"model {stack.model.server.name}: {stack.model.why}")
+        _say(began, f"prometheus: {stack.monitor.why}")
+        stack.start()
+        _welcome(stack, began)
+        stopping.wait()
+        _say(began, "stopping")
+    _say(began, "stopped; no process is left")
+
+
+def _model(model: tuple[str, str] | None, stand_in: bool) -> str | ModelServer | None:
+    from pipelines.stack.settings import ModelServer
+
+    if model is not None:
+        return ModelServer(model[0], model[1], "as served")
+    return "stand-in" if stand_in else None
+
+
+def _stop_signals() -> threading.Event:
+    """Set by the first SIGINT or SIGTERM once the stack is up; while it starts they end the start."""
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if stopping.is_set():
+            return
+        stopping.set()
+        if not _up.is_set():
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGHUP, stop)
+    return stopping
+
+
+_up = threading.Event()
+
+
+def _welcome(stack: Stack, began: float) -> None:
+    _up.set()
+    _say(began, "up; to open:")
+    for label, address in stack.addresses.items():
+        typer.echo(f"    {label:<44} {address}", err=True)
+    typer.echo(f"    {'configuration, with tokens and passwords':<44} {stack.config}", err=True)
+    _say(began, "careloom status shows what happens, Ctrl-C stops everything")
+
+
+def _say(began: float, text: str) -> None:
+    typer.echo(f"[{time.monotonic() - began:5.1f} s] {text}", err=True)

@@ -1,0 +1,1 @@
+"""The demo: patients loaded into the hospital's FHIR server, their journeys played, what came of it counted."""

@@ -1,0 +1,175 @@
+"""Ready rows -> run decided on in the ledger -> POST to Airflow -> noted as posted.
+
+A run that was decided on and may not have been posted is posted again, after a crash as after a timeout: Airflow
+answers 409 when it has it. While Airflow cannot be asked nothing is decided, and the rows wait in the ledger.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Iterable, Mapping
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from monitoring import metrics
+from monitoring.metrics import PostOutcome
+from pipelines.airflow_api import AirflowApi, Triggered
+from pipelines.config import Dispatcher
+from pipelines.dispatcher.backoff import Backoff, Holds
+from pipelines.dispatcher.pressure import Pressure
+from pipelines.errors import AirflowError, AirflowUnavailable
+from pipelines.ledger import Ledger, Run
+from pipelines.ledger.rows import Backlog
+from pipelines.process import describe
+
+log = logging.getLogger(__name__)
+
+#: Seconds between looks when nothing is known to wait: a backoff may have ended, a switch may have been turned.
+_IDLE = 0.5
+
+
+class Batches:
+    """The thread that makes runs.
+
+    Args:
+        config: how many rows a run, how long to linger, how many open runs.
+        ledger: has the rows.
+        airflow: runs them.
+        installed: ids of the scenarios that this installation has.
+        pressure: is told how much waits.
+        holds: scenarios that get no run for a while.
+        backoff: after Airflow or the ledger failed.
+    """
+
+    def __init__(
+        self,
+        config: Dispatcher,
+        ledger: Ledger,
+        airflow: AirflowApi,
+        installed: Collection[str],
+        pressure: Pressure,
+        holds: Holds,
+        backoff: Backoff,
+    ) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._airflow = airflow
+        self._installed = frozenset(installed)
+        self._pressure = pressure
+        self._holds = holds
+        self._backoff = backoff
+        self._idle_reasons: dict[str, str] = {}
+        self._gauged: set[str] = set()
+
+    def run(self, stop: threading.Event, wake: threading.Event) -> None:
+        """Make runs until `stop` is set; at once when `wake` is, else every so often."""
+        while not stop.is_set():
+            try:
+                pause = self.step()
+                self._backoff.succeeded()
+            except (AirflowError, SQLAlchemyError) as error:
+                pause = self._backoff.failed()
+                log.warning("no runs can be made (%s); again in %.1f s", describe(error), pause)
+                stop.wait(pause)
+                continue
+            wake.wait(pause)
+            wake.clear()
+
+    def step(self) -> float:
+        """Post what is not posted, decide on new runs and post them; returns the seconds until the next look.
+
+        Raises:
+            AirflowUnavailable: Airflow cannot be asked; every row that is in no run waits.
+            SQLAlchemyError: the ledger failed.
+        """
+        backlog = self._close_and_look()
+        self._pressure.measured(sum(b.waiting for b in backlog))
+        if not backlog:
+            return _IDLE
+        for run in self._ledger.open_runs():
+            if not run.posted:
+                self._post(run)
+        dags = self._airflow.dags()
+        self._show(backlog, dags)
+        able = [b for b in backlog if self._able(b.scenario, dags)]
+        self._pressure.measured(sum(b.waiting for b in able))
+        taken = sum(self._take(b) for b in able)
+        if taken:
+            return 0.0
+        return min(_IDLE, self._config.linger) if any(b.ready or b.open_runs for b in able) else _IDLE
+
+    def _close_and_look(self) -> list[Backlog]:
+        for run in self._ledger.close_finished_runs():
+            self._holds.succeeded(run.scenario)
+        return self._ledger.backlog()
+
+    def _take(self, backlog: Backlog) -> int:
+        """Decide on a run of a scenario and post it where it is time; returns the number of runs: 0 or 1."""
+        if not self._due(backlog):
+            return 0
+        run = self._ledger.take_run(backlog.scenario, self._config.batch_size)
+        if run is None:
+            return 0
+        metrics.BATCH_SIZE.labels(run.scenario).observe(run.size)
+        self._post(run)
+        return 1
+
+    def _due(self, backlog: Backlog) -> bool:
+        """At once while nothing of the scenario runs; else rows wait for company, and for one of the runs to end."""
+        if not backlog.ready or backlog.open_runs >= self._config.max_open_runs:
+            return False
+        if not backlog.open_runs:
+            return True
+        return backlog.ready >= self._config.batch_size or backlog.oldest >= self._config.linger
+
+    def _able(self, scenario: str, dags: Mapping[str, bool]) -> bool:
+        """Whether a run would start; why not is said once."""
+        if scenario not in self._installed:
+            reason = "it is not installed here"
+        elif scenario not in dags:
+            reason = "Airflow has no DAG of it that can run"
+        elif dags[scenario]:
+            reason = "its DAG is paused in Airflow"
+        else:
+            reason = ""
+        if reason != self._idle_reasons.get(scenario, ""):
+            log.warning("%s: %s", scenario, f"rows wait: {reason}" if reason else "rows go on")
+            self._idle_reasons[scenario] = reason
+        return not reason and not self._holds.holds(scenario)
+
+    def _post(self, run: Run) -> None:
+        """Ask Airflow for a run. One that Airflow refuses gives its rows back, and the scenario is held for a while.
+
+        Raises:
+            AirflowUnavailable: it may or may not be there; it stays unposted and is asked for again.
+        """
+        began = time.perf_counter()
+        outcome = PostOutcome.REFUSED
+        try:
+            triggered = self._airflow.trigger(run.scenario, run.run_id, {"items": run.size})
+            outcome = PostOutcome.CREATED if triggered is Triggered.CREATED else PostOutcome.EXISTS
+        except AirflowUnavailable:
+            outcome = PostOutcome.UNAVAILABLE
+            raise
+        except AirflowError as error:
+            self._ledger.release_run(run.run_id, "refused")
+            held = self._holds.failed(run.scenario)
+            log.warning("%s: %s; its rows wait, held for %.1f s", run.scenario, error, held)
+        else:
+            self._ledger.run_posted(run.run_id)
+        finally:
+            metrics.AIRFLOW_POST_DURATION.labels(outcome).observe(time.perf_counter() - began)
+            if outcome in (PostOutcome.REFUSED, PostOutcome.UNAVAILABLE):
+                metrics.AIRFLOW_ERRORS.labels(outcome).inc()
+
+    def _show(self, backlog: Iterable[Backlog], dags: Mapping[str, bool]) -> None:
+        """Gauges of every scenario that is installed or has rows; what has neither any longer goes to 0."""
+        found = {b.scenario: b.open_runs for b in backlog}
+        self._gauged |= found.keys() | self._installed
+        for scenario in self._gauged:
+            waits_in_vain = scenario in found and (scenario not in self._installed or scenario not in dags)
+            metrics.OPEN_RUNS.labels(scenario).set(found.get(scenario, 0))
+            metrics.SCENARIO_PAUSED.labels(scenario).set(dags.get(scenario, False))
+            metrics.SCENARIO_NOT_INSTALLED.labels(scenario).set(waits_in_vain)

@@ -1,0 +1,53 @@
+"""Where to go on reading a partition: the ledger decides, and the broker may have lost its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What the broker holds of a partition.
+
+    Attributes:
+        begin: its first offset.
+        end: the offset that its next record will have.
+        committed: our group's committed offset, None where it has none.
+    """
+
+    begin: int
+    end: int
+    committed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where to read on.
+
+    Attributes:
+        offset: of the next record to read.
+        rewound: the broker's data is not what the ledger has read: the ledger must be told to go back.
+    """
+
+    offset: int
+    rewound: bool = False
+
+
+def start(known: int | None, extent: Extent, *, went_back: bool = False) -> Start:
+    """Where to read on.
+
+    The ledger's offset counts, not the group's: it was written together with the rows. It means nothing any more when
+    the partition ends before it, when records came that lie before it, or when the group has no committed offset though
+    the ledger has read the partition (a first offset is committed before the first record is read): then the broker
+    lost its data or the topic was made anew. All that it holds is read then; what the ledger has, it knows by identity.
+
+    Args:
+        known: the ledger's next offset, None for a partition never read.
+        extent: what the broker holds.
+        went_back: the broker gave records from before the ledger's offset.
+    """
+    if known is None:
+        return Start(extent.begin)
+    if went_back or extent.committed is None or extent.end < known:
+        return Start(extent.begin, rewound=True)
+    return Start(max(known, extent.begin))

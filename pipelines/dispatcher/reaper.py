@@ -1,0 +1,93 @@
+"""Runs that ended in Airflow without finishing their rows: the rows are given back, and the run is closed."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from monitoring import metrics
+from monitoring.metrics import PostOutcome
+from pipelines.airflow_api import AirflowApi
+from pipelines.dispatcher.backoff import Holds
+from pipelines.errors import AirflowError, AirflowUnavailable
+from pipelines.ledger import Ledger, Run
+from pipelines.process import describe
+
+log = logging.getLogger(__name__)
+
+#: Seconds that a run is left alone after it was posted: it ends by itself as a rule, and Airflow needs a moment to
+#: know of it.
+_GRACE = 5.0
+_ENDED = ("success", "failed")
+_GONE = "gone"
+
+
+class Reaper:
+    """The thread that looks after runs.
+
+    Args:
+        ledger: has the runs.
+        airflow: knows how they are.
+        holds: is told of scenarios whose runs come to nothing.
+        every: seconds between looks.
+        wake: called after rows were given back.
+        grace: seconds that a run is left alone after it was posted.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        airflow: AirflowApi,
+        holds: Holds,
+        every: float,
+        wake: Callable[[], None],
+        grace: float = _GRACE,
+    ) -> None:
+        self._ledger = ledger
+        self._airflow = airflow
+        self._holds = holds
+        self._every = every
+        self._wake = wake
+        self._grace = grace
+
+    def run(self, stop: threading.Event) -> None:
+        """Look after runs until `stop` is set."""
+        while not stop.wait(self._every):
+            try:
+                self.step()
+            except AirflowError as error:
+                unavailable = isinstance(error, AirflowUnavailable)
+                metrics.AIRFLOW_ERRORS.labels(PostOutcome.UNAVAILABLE if unavailable else PostOutcome.REFUSED).inc()
+                log.warning("runs cannot be looked after: %s", error)
+            except SQLAlchemyError as error:
+                log.warning("runs cannot be looked after: the ledger failed (%s)", describe(error))
+
+    def step(self) -> int:
+        """Close finished runs, and release those that ended unfinished; returns the number of rows given back.
+
+        Raises:
+            AirflowError: Airflow does not say how a run is; it is asked again the next time.
+            SQLAlchemyError: the ledger failed.
+        """
+        for finished in self._ledger.close_finished_runs():
+            self._holds.succeeded(finished.scenario)
+        given_back = sum(self._look_at(run) for run in self._ledger.open_runs() if run.posted and run.age > self._grace)
+        if given_back:
+            self._wake()
+        return given_back
+
+    def _look_at(self, run: Run) -> int:
+        state = self._airflow.run_state(run.scenario, run.run_id) or _GONE
+        if state not in (*_ENDED, _GONE):
+            return 0
+        rows = self._ledger.release_run(run.run_id, state)
+        if rows:
+            held = self._holds.failed(run.scenario)
+            log.warning(
+                "run %s of %s is %s in Airflow with %d rows unfinished; they wait again, held for %.1f s",
+                run.run_id, run.scenario, state, rows, held,
+            )  # fmt: skip
+        return rows

@@ -1,0 +1,59 @@
+"""`python -m pipelines.gateway [--config FILE]`: serve the gateway until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from pipelines.config import Config, load
+from pipelines.errors import ConfigError
+from pipelines.gateway.app import create_app
+from pipelines.gateway.log import set_up
+from plugins.manager import load as load_plugins
+from plugins.matching import Matcher
+
+log = logging.getLogger(__name__)
+
+GRACE = 20
+"""Seconds that requests under way have after SIGTERM; more than Kafka's acknowledgement may take."""
+
+
+def trigger_types(config: Config) -> tuple[str, ...]:
+    """The resource types that the installed scenarios wait for; what could not be loaded is logged."""
+    loaded = load_plugins(config.plugins.enabled, config.plugins.disabled_scenarios)
+    for plugin, reason in loaded.refused:
+        log.error("plugin %s: %s", plugin, reason)
+    return tuple(sorted(Matcher(loaded.scenarios.values()).types))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.gateway", description=__doc__)
+    parser.add_argument("--config", type=Path, help="configuration file; else CARELOOM_CONFIG, else careloom.toml")
+    options = parser.parse_args(arguments)
+    set_up()
+    try:
+        config = load(options.config)
+    except ConfigError as error:
+        log.error("%s", error)  # noqa: TRY400 the message is the remedy
+        return 2
+    app = create_app(config, trigger_types(config))
+    uvicorn.run(
+        app,
+        host=config.gateway.host,
+        port=config.gateway.port,
+        log_config=None,
+        access_log=False,  # a path may name a resource
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=GRACE,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

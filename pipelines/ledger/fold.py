@@ -1,0 +1,131 @@
+"""Finished rows into metric samples: each row counted once, in the transaction that marks it as counted.
+
+So counters never go back, survive every restart and kill, and equal the ledger's rows; and a scrape reads `samples`,
+whose size is the number of series, however many rows are finished.
+
+A counter is kept as one sample under its own name. A histogram is kept as `<name>_sum` and, for each bucket that was
+ever hit, `<name>_bucket` with its upper bound as `le`: the number of observations in that bucket alone. Summing them
+up to `le`, as Prometheus shows them, is left to the reader (`monitoring.ledger_collector`).
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row
+
+from monitoring import metrics
+from monitoring.metrics import Metric
+from pipelines.ledger import queries
+from pipelines.ledger.states import State
+
+#: Rows in one transaction: about 30 ms of it.
+BATCH = 1000
+
+Sample = tuple[str, str]
+"""Name and labels (canonical JSON): the key of `samples`."""
+
+
+def fold(connection: Connection, size: int = BATCH) -> int:
+    """Fold up to `size` finished rows; returns how many.
+
+    Rows that another folder is about to fold are passed over. Samples are written in one order by all, so that two
+    folders wait for each other and never deadlock.
+
+    Args:
+        connection: in a transaction; the caller commits it.
+        size: rows at most.
+    """
+    rows = connection.execute(queries.FOLD, {"size": size}).all()
+    added: dict[Sample, float] = defaultdict(float)
+    for row in rows:
+        for metric, labels, value in _observations(row):
+            _add(added, metric, labels, value)
+    if added:
+        keys = sorted(added)
+        connection.execute(
+            queries.ADD_SAMPLES,
+            {
+                "names": [name for name, _ in keys],
+                "labels": [labels for _, labels in keys],
+                "values": [added[key] for key in keys],
+            },
+        )
+    return len(rows)
+
+
+def fold_all(engine: Engine, size: int = BATCH, *, batches: int = 100) -> int:
+    """Fold what is finished, `size` rows a transaction and at most `batches` of them; returns how many rows."""
+    total = 0
+    for _ in range(batches):
+        with engine.begin() as connection:
+            folded = fold(connection, size)
+        total += folded
+        if folded < size:
+            break
+    return total
+
+
+def canonical(labels: Mapping[str, str]) -> str:
+    """Labels as the one JSON text that is their key."""
+    return json.dumps(labels, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _add(added: dict[Sample, float], metric: Metric, labels: Mapping[str, str], value: float) -> None:
+    if metric.kind == "counter":
+        added[metric.name, canonical(labels)] += value
+        return
+    bound = (*metric.buckets, float("inf"))[bisect_left(metric.buckets, value)]
+    added[f"{metric.name}_bucket", canonical({**labels, "le": metrics.le(bound)})] += 1
+    added[f"{metric.name}_sum", canonical(labels)] += value
+
+
+Observation = tuple[Metric, Mapping[str, str], float]
+
+
+def _observations(row: Row[Any]) -> Iterator[Observation]:
+    """What one finished row adds."""
+    where = {"scenario": row.scenario, "stage": row.stage}
+    yield metrics.WORK_FINISHED, {**where, "state": row.state, "model": row.model or metrics.NO_MODEL}, 1
+    for metric, labels, value in (
+        (metrics.FINDINGS, where, row.findings),
+        (metrics.STATEMENTS_CUT, where, row.cut_statements),
+        (metrics.DRAFTS, {**where, "outcome": metrics.DraftOutcome.CREATED.value}, row.created),
+        (metrics.DRAFTS, {**where, "outcome": metrics.DraftOutcome.RECOGNISED.value}, row.recognised),
+    ):
+        if value:
+            yield metric, labels, value
+    if row.rules_written_at is not None:
+        yield metrics.EVENT_TO_RULE_DRAFT, where, _seconds(row.received_at, row.rules_written_at)
+    if row.state == State.WRITTEN:
+        yield from _hops(row, where)
+    if row.model is not None:
+        yield from _model(row)
+
+
+def _hops(row: Row[Any], where: Mapping[str, str]) -> Iterator[Observation]:
+    """Each hop since the one before it that was passed: together they are the whole way."""
+    before: datetime = row.received_at
+    for hop in metrics.HOPS:
+        after: datetime | None = getattr(row, f"{hop}_at")
+        if after is not None:
+            yield metrics.HOP_DURATION, {**where, "hop": hop}, _seconds(before, after)
+            before = after
+    yield metrics.EVENT_TO_DRAFT, where, _seconds(row.received_at, row.written_at)
+
+
+def _model(row: Row[Any]) -> Iterator[Observation]:
+    labels = {**metrics.GEN_AI, "gen_ai_request_model": row.model, "scenario": row.scenario}
+    yield metrics.MODEL_DURATION, labels, row.model_seconds
+    yield metrics.MODEL_TOKENS, {**labels, "gen_ai_token_type": "input"}, row.prompt_tokens
+    yield metrics.MODEL_TOKENS, {**labels, "gen_ai_token_type": "output"}, row.completion_tokens
+
+
+def _seconds(before: datetime, after: datetime) -> float:
+    """Never negative: gateway, broker, database and worker each have their own clock."""
+    return max((after - before).total_seconds(), 0.0)

@@ -1,0 +1,112 @@
+"""The ledger at one instant, as monitoring shows it; reading it costs the same however many rows are finished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Engine
+
+from pipelines.ledger import queries
+from pipelines.ledger.rows import Account
+from pipelines.ledger.states import State
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWork:
+    """Pieces of work of one scenario in one state that is not final.
+
+    Attributes:
+        oldest: age in seconds of the oldest of them, since its event was received.
+    """
+
+    scenario: str
+    stage: str
+    state: State
+    items: int
+    oldest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One folded sample; see `pipelines.ledger.fold`."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionState:
+    """All subscriptions of one source.
+
+    Attributes:
+        gaps: times that an event number jumped.
+        missed: numbers that were jumped over.
+        seen: Unix time of the last numbered notification.
+    """
+
+    source: str
+    gaps: int
+    missed: int
+    seen: float
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What one transaction saw.
+
+    Attributes:
+        unfolded: finished rows that are not in `samples` yet.
+        failures: (scenario, error class) -> failed tries.
+        switches: (kind, name) of what is switched off.
+        reconciled: source -> Unix time up to which it was searched.
+    """
+
+    account: Account
+    open_work: Sequence[OpenWork]
+    unfolded: int
+    samples: Sequence[Sample]
+    failures: Mapping[tuple[str, str], int]
+    switches: Sequence[tuple[str, str]]
+    subscriptions: Sequence[SubscriptionState]
+    reconciled: Mapping[str, float]
+
+
+def snapshot(engine: Engine) -> Snapshot:
+    """Read all of it in one REPEATABLE READ transaction, so that the parts agree.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: the ledger does not answer.
+    """
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+        return Snapshot(
+            account=account(connection),
+            open_work=[
+                OpenWork(row.scenario, row.stage, State(row.state), row.items, row.oldest)
+                for row in connection.execute(queries.OPEN_WORK)
+            ],
+            unfolded=connection.execute(queries.UNFOLDED).scalar_one(),
+            samples=[
+                Sample(row.name, json.loads(row.labels), row.value) for row in connection.execute(queries.SAMPLES)
+            ],
+            failures={
+                (row.scenario, row.error_class): row._mapping["count"] for row in connection.execute(queries.FAILURES)
+            },
+            switches=[(row.kind, row.name) for row in connection.execute(queries.SWITCHES)],
+            subscriptions=[
+                SubscriptionState(row.source, int(row.gaps), int(row.missed), row.seen)
+                for row in connection.execute(queries.SUBSCRIPTIONS_BY_SOURCE)
+            ],
+            reconciled={row.source: row.until for row in connection.execute(queries.RECONCILED_BY_SOURCE)},
+        )
+
+
+def account(connection: Connection) -> Account:
+    """The sum over everything, see `Account`; in the caller's transaction, which must be REPEATABLE READ."""
+    sums = connection.execute(queries.PROGRESS_SUMS).one()
+    counts: dict[State, int] = {}
+    for state, number in connection.execute(queries.WORK_BY_STATE):
+        counts[State(state)] = counts.get(State(state), 0) + int(number)
+    return Account(**{key: int(value) for key, value in sums._mapping.items()}, work=counts)

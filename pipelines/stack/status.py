@@ -1,0 +1,135 @@
+"""What `careloom status` knows: each program's health, the consumer's lag, and the ledger's counts by state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.config import Config, load
+from pipelines.errors import StackError
+from pipelines.stack import record
+from pipelines.stack.processes import alive
+
+
+@dataclass(frozen=True)
+class Health:
+    """One program.
+
+    Attributes:
+        problem: why it is not healthy, or None.
+        restarts: how often it was started again after a crash.
+    """
+
+    part: str
+    pid: int
+    problem: str | None
+    restarts: int
+    log: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """A running stack, now.
+
+    Attributes:
+        state: "up", "starting" or "degraded" (a program does not answer).
+        seconds: since it was started.
+        lag: records of the topic that the dispatcher has not committed, or None when the broker does not tell.
+        work: pieces of work by state, or None when the ledger does not tell.
+        unaccounted: records and pieces of work that are nowhere; anything but 0 is a fault.
+    """
+
+    state: str
+    seconds: float
+    programs: Mapping[str, Health]
+    chosen: Mapping[str, str]
+    lag: int | None
+    work: Mapping[str, int] | None
+    unaccounted: int | None
+    addresses: Mapping[str, str]
+    config: str
+
+
+def status(state_dir: Path) -> Status:
+    """Ask everything once.
+
+    Raises:
+        StackError: no stack runs in this folder; the message says whether one ended without cleaning up.
+    """
+    running = record.read(state_dir)
+    if not record.held(state_dir):
+        how = "the last one was killed; `careloom up` clears up after it" if running else "`careloom up` starts one"
+        raise StackError(f"no stack runs in {state_dir}: {how}")
+    if running is None:
+        raise StackError(f"a stack is just being started in {state_dir}: ask again in a moment")
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        programs = dict(zip(running.programs, pool.map(_health, running.programs.values()), strict=True))
+        config = load(Path(running.config))
+        tansu = running.chosen.get("broker", "").startswith("tansu")  # it answers "latest" wrongly
+        lag = pool.submit(lambda: None if tansu else _lag(config))
+        account = pool.submit(_account, config)
+    work, unaccounted = account.result()
+    healthy = all(one.problem is None for one in programs.values())
+    return Status(
+        state="starting" if not running.ready else "up" if healthy else "degraded",
+        seconds=time.time() - running.started,
+        programs=programs,
+        chosen=running.chosen,
+        lag=lag.result(),
+        work=work,
+        unaccounted=unaccounted,
+        addresses=running.addresses,
+        config=running.config,
+    )
+
+
+def _health(program: record.Running) -> Health:
+    problem = "not running" if not alive(program.pid) else program.probe.ask() if program.probe else None
+    return Health(program.part, program.pid, problem, program.restarts, program.log)
+
+
+def _lag(config: Config) -> int | None:
+    """Records between the dispatcher's committed offsets and the ends of the partitions."""
+    from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+    from kafka.errors import KafkaError
+
+    try:
+        consumer = KafkaConsumer(bootstrap_servers=config.kafka.bootstrap, request_timeout_ms=5000)
+        admin = KafkaAdminClient(bootstrap_servers=config.kafka.bootstrap, request_timeout_ms=5000)
+    except KafkaError:
+        return None
+    try:
+        numbers = consumer.partitions_for_topic(config.kafka.topic) or set()
+        partitions = [TopicPartition(config.kafka.topic, number) for number in numbers]
+        ends = consumer.end_offsets(partitions)
+        starts = consumer.beginning_offsets(partitions)
+        committed = admin.list_group_offsets(config.kafka.group).get(config.kafka.group, {})
+        behind = 0
+        for partition, end in ends.items():
+            taken = committed[partition].offset if partition in committed else starts[partition]
+            behind += int(end) - int(taken)
+    except KafkaError:
+        return None
+    else:
+        return behind
+    finally:
+        consumer.close()
+        admin.close()
+
+
+def _account(config: Config) -> tuple[Mapping[str, int] | None, int | None]:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from pipelines.ledger import Ledger, engine
+
+    database = engine(config.ledger.url.get_secret_value())
+    try:
+        account = Ledger(database).account()
+    except SQLAlchemyError:
+        return None, None
+    finally:
+        database.dispose()
+    return {state.value: count for state, count in account.work.items()}, account.unaccounted

@@ -1,0 +1,221 @@
+"""From the outbox to the FHIR server: one transaction for each part of a result, recognised when it is sent again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+import orjson
+
+from fhir_adapters.drafts import Transaction, build_transaction, parse_transaction_response
+from fhir_adapters.errors import FhirConflict, FhirNotFound, FhirServerError, FhirUnavailable
+from fhir_adapters.provenance import Author, Origin
+from pipelines.errors import ErrorClass, StepFailed
+from pipelines.ledger.rows import Written
+from plugins.fhir_text import DEVICE
+from plugins.scenario import Draft
+
+#: Tries of a transaction that another one got in the way of (HAPI answers 409 to all but one of several).
+CONFLICT_TRIES = 5
+_CONFLICT_WAIT = 0.1
+
+Part = Literal["rules", "model"]
+
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_PRECONDITION_FAILED = 412
+_OURS_TO_MEND = frozenset({401, 403})
+
+
+class Server(Protocol):
+    """The part of `FhirClient` that writing needs."""
+
+    async def transaction(self, bundle: Mapping[str, Any]) -> dict[str, Any]:
+        """See `FhirClient.transaction`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What is to be written for one piece of work, in one transaction.
+
+    Attributes:
+        drafts: the scenario's; may be none.
+        author: what made them.
+        origin: what they come of.
+        recorded: when they were made (timezone-aware).
+        part: "rules" for what was written before the model was asked, else "model".
+        earlier: name -> "Type/id" of drafts that the other part has written.
+    """
+
+    drafts: Sequence[Draft]
+    author: Author
+    origin: Origin
+    recorded: datetime
+    part: Part = "model"
+    earlier: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What the server said.
+
+    Attributes:
+        written: for the ledger.
+        references: name -> "Type/id" of each draft.
+    """
+
+    written: Written
+    references: Mapping[str, str]
+
+
+def pack(outgoing: Outgoing) -> dict[str, Any]:
+    """As JSON for the ledger's outbox.
+
+    Raises:
+        StepFailed: SCENARIO_ERROR: a draft is not what JSON, PostgreSQL and FHIR can hold.
+    """
+    try:
+        packed = orjson.dumps(
+            {
+                "drafts": [{"name": d.name, "resource": d.resource, "sources": d.sources} for d in outgoing.drafts],
+                "author": asdict(outgoing.author),
+                "origin": asdict(outgoing.origin),
+                "recorded": outgoing.recorded.isoformat(),
+                "part": outgoing.part,
+                "earlier": dict(outgoing.earlier or {}),
+            },
+            default=_plain,
+        )
+    except orjson.JSONEncodeError:
+        raise _not_writable("a draft holds a value that JSON does not know, or a lone surrogate") from None
+    if _NUL.search(packed):
+        raise _not_writable("a draft holds the character U+0000")
+    whole: dict[str, Any] = orjson.loads(packed)
+    return whole
+
+
+def unpack(packed: Mapping[str, Any]) -> Outgoing:
+    """What `pack` made."""
+    origin = packed["origin"]
+    return Outgoing(
+        drafts=[Draft(d["name"], d["resource"], tuple(d["sources"])) for d in packed["drafts"]],
+        author=Author(**packed["author"]),
+        origin=Origin(**(origin | {"rules": tuple(origin["rules"])})),
+        recorded=datetime.fromisoformat(packed["recorded"]),
+        part=packed["part"],
+        earlier=packed["earlier"],
+    )
+
+
+async def send(server: Server, identity: str, outgoing: Outgoing) -> Sent:
+    """Write it; what an earlier try has written is recognised, and a lost answer does no harm.
+
+    Args:
+        server: the source's FHIR server.
+        identity: of the piece of work.
+        outgoing: what is to be written.
+
+    Raises:
+        StepFailed: of a class FHIR_*, or SCENARIO_ERROR for drafts that can never be written.
+    """
+    if not outgoing.drafts:
+        return Sent(Written((), 0, 0), {})
+    transaction = _transaction(identity, outgoing)
+    try:
+        answer = await _past_conflicts(server, transaction.bundle)
+        written = parse_transaction_response(transaction, answer)
+    except FhirServerError as error:
+        raise failure(error) from None
+    created = sum(draft.created for draft in written)
+    return Sent(
+        Written(tuple(draft.reference for draft in written), created, len(written) - created),
+        {draft.name: draft.reference for draft in written},
+    )
+
+
+def failure(error: FhirServerError) -> StepFailed:
+    """What a FHIR server's refusal means for a piece of work. A wrong token of ours is no fault of the event."""
+    if isinstance(error, FhirUnavailable) or error.status in _OURS_TO_MEND:
+        return StepFailed(ErrorClass.FHIR_UNAVAILABLE, str(error), retry_after=error.retry_after)
+    if isinstance(error, FhirConflict) and error.status != _PRECONDITION_FAILED:
+        return StepFailed(ErrorClass.FHIR_CONFLICT, str(error))
+    remedy = ""
+    if isinstance(error, FhirConflict):
+        remedy = "; several resources carry the identity of one draft: remove the copies"
+    elif isinstance(error, FhirNotFound):
+        remedy = "; check the source's base_url"
+    return StepFailed(ErrorClass.FHIR_REJECTED, f"{error}{remedy}")
+
+
+def referred(drafts: Sequence[Draft]) -> set[str]:
+    """Names of the drafts that these refer to and that are not among them."""
+    found: set[str] = set()
+    pending: list[Any] = [draft.resource for draft in drafts]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            reference = node.get("reference")
+            if isinstance(reference, str) and reference.startswith("urn:careloom:draft:"):
+                found.add(reference.removeprefix("urn:careloom:draft:"))
+            pending.extend(node.values())
+        elif isinstance(node, list | tuple):
+            pending.extend(node)
+    return found - {draft.name for draft in drafts}
+
+
+async def _past_conflicts(server: Server, bundle: Mapping[str, Any]) -> dict[str, Any]:
+    for attempt in range(1, CONFLICT_TRIES + 1):
+        try:
+            return await server.transaction(bundle)
+        except FhirConflict as error:
+            if attempt == CONFLICT_TRIES or error.status == _PRECONDITION_FAILED:
+                raise
+        await asyncio.sleep(random.uniform(0, _CONFLICT_WAIT * 2.0**attempt))  # noqa: S311 not a secret
+    raise AssertionError("the last try returns or raises")
+
+
+def _transaction(identity: str, outgoing: Outgoing) -> Transaction:
+    try:
+        transaction = build_transaction(
+            outgoing.drafts,
+            identity=identity,
+            author=outgoing.author,
+            origin=outgoing.origin,
+            recorded=outgoing.recorded,
+            part=outgoing.part,
+            earlier=outgoing.earlier,
+        )
+    except ValueError as error:
+        raise _not_writable(str(error)) from None
+    _name_device(transaction.bundle, transaction.bundle["entry"][0]["fullUrl"])
+    return transaction
+
+
+def _name_device(node: Any, url: str) -> None:
+    """Put the transaction's own Device where a draft says `urn:careloom:device`, in place."""
+    if isinstance(node, list):
+        for item in node:
+            _name_device(item, url)
+    elif isinstance(node, dict):
+        if node.get("reference") == DEVICE:
+            node["reference"] = url
+        for child in node.values():
+            _name_device(child, url)
+
+
+def _not_writable(why: str) -> StepFailed:
+    return StepFailed(ErrorClass.SCENARIO_ERROR, f"the scenario's drafts cannot be written: {why}")
+
+
+def _plain(value: object) -> Any:
+    """What orjson does not take as it is: a decimal that prints as written, and read-only mappings and sequences."""
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError

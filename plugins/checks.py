@@ -1,0 +1,132 @@
+"""What must be true of a scenario before it may run; each refusal names the rule, the place and the remedy."""
+
+from __future__ import annotations
+
+import re
+import string
+from datetime import timedelta
+from typing import Any
+
+from pydantic import BaseModel
+
+from fhir_adapters import fhirpath
+from fhir_adapters.resource_types import versions_of
+from plugins.errors import ScenarioRefused
+from plugins.output_schema import check_bounded
+from plugins.scenario import Autonomy, RecordQuery, Risk, Scenario, Stage, Text
+
+#: What a query's parameters may stand open for (see `RecordQuery.params`).
+PLACEHOLDERS = frozenset({"patient", "encounter"})
+
+_ATTRIBUTES: dict[str, type | tuple[type, ...]] = {
+    "id": str,
+    "version": str,
+    "title": Text,
+    "stage": Stage,
+    "risk": Risk,
+    "autonomy": Autonomy,
+    "triggers": tuple,
+    "record": tuple,
+    "max_tokens": int,
+    "temperature": (int, float),
+    "deadline": timedelta,
+    "prompt_version": str,
+}
+
+
+def check(scenario: object) -> Scenario[Any]:
+    """The same object, now known to be a scenario that the house can run safely.
+
+    Raises:
+        ScenarioRefused: a missing or mistyped attribute; an id that is not `<stage>.<name>`; no trigger; a resource
+            type that is not in FHIR R4; FHIRPath that does not compile; two queries of one name; an unknown
+            placeholder; an output model with anything unbounded.
+    """
+    if not isinstance(scenario, Scenario):
+        what = scenario.__name__ if isinstance(scenario, type) else type(scenario).__name__
+        raise ScenarioRefused(f"{what} is not a Scenario instance; return [MyScenario()], with the parentheses")
+    for rule in (_attributes, _identity, _triggers, _record, _answer):
+        rule(scenario)
+    return scenario
+
+
+def _attributes(scenario: Scenario[Any]) -> None:
+    for name, kind in _ATTRIBUTES.items():
+        value = getattr(scenario, name, None)
+        if value is None:
+            raise ScenarioRefused(f"{_name(scenario)}: {name} is missing; set it on the class")
+        if not isinstance(value, kind) or value == "":
+            raise ScenarioRefused(f"{_name(scenario)}: {name} is empty or of the wrong type ({type(value).__name__})")
+    if scenario.deadline <= timedelta(0) or scenario.max_tokens < 1:
+        raise ScenarioRefused(f"{_name(scenario)}: deadline and max_tokens must be greater than zero")
+
+
+def _identity(scenario: Scenario[Any]) -> None:
+    if not re.fullmatch(rf"{scenario.stage}\.[a-z][a-z0-9_]{{0,47}}", scenario.id):
+        raise ScenarioRefused(
+            f"{scenario.id!r} is not <stage>.<name>; its stage is {scenario.stage}, so call it "
+            f"{scenario.stage}.<name> with a name of lower-case letters, digits and _"
+        )
+
+
+def _triggers(scenario: Scenario[Any]) -> None:
+    if not scenario.triggers:
+        raise ScenarioRefused(f"{scenario.id}: nothing triggers it; give it at least one Trigger")
+    for trigger in scenario.triggers:
+        _type(scenario, trigger.resource_type, "trigger")
+        for path, allowed in trigger.where.items():
+            if isinstance(allowed, str) or not allowed:
+                raise ScenarioRefused(f"{scenario.id}: where[{path!r}] must be a tuple of allowed values; add a comma")
+        if trigger.fhirpath is not None:
+            try:
+                # An unknown function compiles; it fails only when it is run, so run it once.
+                fhirpath.compile(trigger.fhirpath)({"resourceType": trigger.resource_type})
+            except fhirpath.FhirPathError as error:
+                raise ScenarioRefused(f"{scenario.id}: trigger: {error}; correct the expression") from error
+
+
+def _record(scenario: Scenario[Any]) -> None:
+    names: set[str] = set()
+    for query in scenario.record:
+        if query.name in names:
+            raise ScenarioRefused(f"{scenario.id}: two queries are called {query.name!r}; rename one")
+        names.add(query.name)
+        _type(scenario, query.resource_type, f"query {query.name!r}")
+        _query(scenario, query)
+
+
+def _query(scenario: Scenario[Any], query: RecordQuery) -> None:
+    where = f"{scenario.id}: query {query.name!r}"
+    for parameter, value in query.params.items():
+        try:
+            unknown = {part[1] for part in string.Formatter().parse(value) if part[1] is not None} - PLACEHOLDERS
+        except ValueError:
+            raise ScenarioRefused(f"{where}: {parameter}={value!r} has an open brace; write {{{{ for a brace") from None
+        if unknown:
+            known = ", ".join(f"{{{p}}}" for p in sorted(PLACEHOLDERS))
+            raise ScenarioRefused(f"{where}: {parameter}={value!r}: unknown placeholder; known are {known}")
+    if query.cap < 1:
+        raise ScenarioRefused(f"{where}: cap must be at least 1")
+    if query.window is not None and query.date_param is None:
+        raise ScenarioRefused(f"{where}: window needs date_param, the search parameter that it applies to")
+
+
+def _answer(scenario: Scenario[Any]) -> None:
+    model = getattr(scenario, "output_model", None)
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise ScenarioRefused(f"{scenario.id}: output_model is missing or no pydantic model class")
+    try:
+        check_bounded(model)
+    except ScenarioRefused as refused:
+        raise ScenarioRefused(f"{scenario.id}: output_model {refused}") from None
+
+
+def _type(scenario: Scenario[Any], resource_type: str, where: str) -> None:
+    if "R4" not in versions_of(resource_type):
+        raise ScenarioRefused(
+            f"{scenario.id}: {where}: FHIR R4 has no resource type {resource_type!r}; check its spelling"
+        )
+
+
+def _name(scenario: Scenario[Any]) -> str:
+    return str(getattr(scenario, "id", None) or type(scenario).__name__)

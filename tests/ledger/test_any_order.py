@@ -1,0 +1,179 @@
+"""Whatever dispatchers, workers and people do in whatever order: nothing is lost, doubled or out of order."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from typing import Any
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, text
+
+from pipelines.errors import ErrorClass, LeaseLost, StepFailed
+from pipelines.ledger import Incoming, Inference, Ledger, Position, State, WorkItem, Written
+from pipelines.ledger.states import IN_RUN, MOVES, UNFINISHED
+
+SCENARIOS = ("in_visit.note", "in_visit.watch")
+PATIENTS = 4
+Row = tuple[str, str, State, str | None]  # scenario, patient, state, run
+
+
+class World:
+    """A ledger, what its users hold, and what must be true of it after every step."""
+
+    def __init__(self, ledger: Ledger, engine: Engine, make: Any, chance: random.Random) -> None:
+        self.ledger = ledger
+        self.engine = engine
+        self.make = make
+        self.chance = chance
+        self.sent = 0
+        self.runs: list[str] = []
+        self.items: list[WorkItem] = []  # of every claim there ever was, so that old leases are tried too
+        self.before: dict[int, Row] = {}
+
+    # what dispatchers do
+
+    def records_come(self) -> None:
+        again = self.chance.randrange(3)
+        first = max(0, self.sent - again)
+        batch = []
+        for offset in range(first, self.sent + self.chance.randrange(1, 5)):
+            kind = random.Random(offset)  # a record that comes again is the same
+            if kind.random() < 0.1:
+                batch.append(Incoming(Position("events", 0, offset), None))
+                continue
+            resource = f"r{kind.randrange(12)}" if kind.random() < 0.5 else f"own{offset}"
+            batch.append(
+                self.make(
+                    offset,
+                    patient=f"p{kind.randrange(PATIENTS)}",
+                    resource=resource,
+                    version=str(offset),
+                    updated=kind.randrange(20),
+                    event_id=f"e{kind.randrange(offset + 1)}" if kind.random() < 0.1 else None,
+                    scenarios=SCENARIOS[: kind.randrange(3)],
+                )
+            )
+        self.ledger.record(batch)
+        self.sent = max(self.sent, batch[-1].position.offset + 1)
+
+    def broker_loses_data(self) -> None:
+        if self.sent:
+            self.sent = self.chance.randrange(self.sent)
+            self.ledger.rewind("events", 0, self.sent)
+
+    def run_is_taken(self) -> None:
+        run = self.ledger.take_run(self.chance.choice(SCENARIOS), self.chance.randrange(1, 6))
+        if run is None:
+            return
+        self.runs.append(run.run_id)
+        rows = self.look()
+        for id_, (scenario, patient, _, run_id) in rows.items():
+            if run_id != run.run_id:
+                continue
+            earlier = [r for i, r in rows.items() if i < id_ and r[:2] == (scenario, patient) and r[3] != run_id]
+            assert not [r for r in earlier if r[2] in UNFINISHED or r[2] is State.PARKED], "a patient's order is broken"
+
+    def runs_are_closed(self) -> None:
+        self.ledger.close_finished_runs()
+
+    def run_is_released(self) -> None:
+        if self.runs:
+            self.ledger.release_run(self.chance.choice(self.runs), "failed")
+
+    # what workers do
+
+    def run_is_claimed(self) -> None:
+        if self.runs:
+            self.items += self.ledger.claim(self.chance.choice(self.runs), 60)
+
+    def drafts_are_claimed(self) -> None:
+        if self.runs:
+            self.items += self.ledger.claim_inferred(self.chance.choice(self.runs), 60)
+
+    def worker_writes(self) -> None:
+        if not self.items:
+            return
+        item = self.chance.choice(self.items)
+        new = Written(("Task/1",), 1, 0)
+        transient = StepFailed(ErrorClass.FHIR_UNAVAILABLE, "away")
+        own = StepFailed(ErrorClass.SCENARIO_ERROR, "broken")
+        write = self.chance.choice(
+            (
+                lambda: self.ledger.inferred(item, Inference({"drafts": []}, {})),
+                lambda: self.ledger.inferred(item, Inference({"drafts": []}, {})),
+                lambda: self.ledger.written(item, new),
+                lambda: self.ledger.written(item, new),
+                lambda: self.ledger.rules_written(item, new),
+                lambda: self.ledger.failed(item, own),
+                lambda: self.ledger.failed(item, transient),
+                lambda: self.ledger.stale(item),
+                lambda: self.ledger.give_back(item),
+                lambda: self.ledger.renew([item], 60),
+            )
+        )
+        try:
+            write()
+        except LeaseLost:
+            return
+
+    # what people do
+
+    def person_decides(self) -> None:
+        for letter in self.ledger.dead_letters()[:1]:
+            target = self.chance.choice((State.WAITING, State.DISCARDED))
+            self.ledger.decide_dead_letter(letter.id, target, by="me", why="so")
+
+    def switch_is_turned(self) -> None:
+        if not self.ledger.switch_on("scenario", SCENARIOS[0]):
+            self.ledger.switch_off("scenario", SCENARIOS[0], by="me", why="so")
+
+    # what must be true
+
+    def look(self) -> dict[int, Row]:
+        query = text("SELECT id, scenario, patient_key, state, run_id FROM work ORDER BY id")
+        with self.engine.begin() as connection:
+            return {row.id: (row[1], row[2], State(row[3]), row[4]) for row in connection.execute(query)}
+
+    def check(self) -> None:
+        account = self.ledger.account()
+        assert account.unaccounted == 0
+        rows = self.look()
+        assert self.before.keys() <= rows.keys(), "a row is gone"
+        runs_of: dict[tuple[str, str], set[str | None]] = defaultdict(set)
+        for id_, (scenario, patient, state, run_id) in rows.items():
+            old = self.before.get(id_, (scenario, patient, State.WAITING, None))[2]
+            assert state is old or state in MOVES[old], f"{old} -> {state} is no move"
+            if state in IN_RUN and run_id is not None:
+                runs_of[scenario, patient].add(run_id)
+            if state in (State.DISPATCHED, State.RUNNING):
+                assert run_id is not None, "a row is under way in no run"
+        assert all(len(runs) == 1 for runs in runs_of.values()), "two runs have the same patient"
+        self.before = rows
+
+
+STEPS = [name for name in vars(World) if "_" in name and not name.startswith("_")]
+#: Drawn more often, or little would ever be written.
+USUAL = ["records_come", "run_is_taken", "run_is_claimed", "drafts_are_claimed", "worker_writes", "worker_writes"]
+
+
+def test_the_steps_are_all_there():
+    assert len(STEPS) == 10
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    steps=st.lists(st.sampled_from(STEPS + USUAL * 2), min_size=10, max_size=60),
+    chance=st.randoms(use_true_random=False),
+)
+@example(steps=USUAL * 40, chance=random.Random(1))
+def test_nothing_is_lost_doubled_or_out_of_order(
+    ledger: Ledger, ledger_engine: Engine, make: Any, steps: list[str], chance: random.Random
+):
+    with ledger_engine.begin() as connection:
+        connection.execute(text("TRUNCATE work, events, runs, progress, failures, switches, samples"))
+    world = World(ledger, ledger_engine, make, chance)
+    for step in steps:
+        getattr(world, step)()
+        world.check()

@@ -1,0 +1,206 @@
+"""What Prometheus is shown equals the ledger's rows, at every moment and whatever was killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
+
+from monitoring import metrics
+from monitoring.ledger_collector import LedgerCollector, Objective
+from pipelines.errors import ErrorClass
+from pipelines.ledger.fold import fold_all
+from pipelines.ledger.snapshot import Snapshot, snapshot
+
+Fill = Callable[..., None]
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+TRIAGE = Objective("pre_visit.triage", "pre_visit", "1", 60.0)
+
+
+def scrape(collector: LedgerCollector) -> Series:
+    registry = CollectorRegistry(auto_describe=True)
+    registry.register(collector)
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(generate_latest(registry).decode())
+        for sample in family.samples
+    }
+
+
+def value(series: Series, name: str, **labels: str) -> float | None:
+    return series.get((name, frozenset(labels.items())))
+
+
+def total(series: Series, name: str, **labels: str) -> float:
+    return sum(v for (n, found), v in series.items() if n == name and labels.items() <= dict(found).items())
+
+
+@pytest.fixture
+def collector(ledger_engine: Engine) -> LedgerCollector:
+    return LedgerCollector(lambda: snapshot(ledger_engine), [TRIAGE], {"ward": 30.0}, keep=0.0)
+
+
+def test_counters_equal_the_rows_of_the_ledger(
+    ledger_engine: Engine, collector: LedgerCollector, fill_ledger: Fill
+) -> None:
+    fill_ledger(120)
+    fill_ledger(30, state="stale", model=None)
+    fill_ledger(7, state="parked")
+    fill_ledger(5, state="running", scenario="in_visit.admission_note")
+    fold_all(ledger_engine, 50)
+    series = scrape(collector)
+    triage = {"scenario": "pre_visit.triage", "stage": "pre_visit"}
+    finished = "careloom_work_finished_total"
+    assert value(series, finished, **triage, state="written", model="smollm2") == 120
+    assert value(series, finished, **triage, state="stale", model="none") == 30
+    assert value(series, "careloom_work_items", **triage, state="parked") == 7
+    assert (
+        value(series, "careloom_work_items", scenario="in_visit.admission_note", stage="in_visit", state="running") == 5
+    )
+    assert total(series, "careloom_hop_duration_seconds_count", hop="written") == 120
+    assert total(series, "careloom_event_to_draft_seconds_count") == 120
+    assert total(series, "gen_ai_client_operation_duration_seconds_count", gen_ai_request_model="smollm2") == 120
+    assert total(series, "careloom_drafts_total", outcome="created") == 300
+    assert value(series, "careloom_ledger_records_total", outcome="event") == 162
+    assert value(series, "careloom_unaccounted_items") == 0
+    assert value(series, "careloom_ledger_up") == 1
+
+
+def test_buckets_are_cumulative_and_end_in_the_count(
+    ledger_engine: Engine, collector: LedgerCollector, fill_ledger: Fill
+) -> None:
+    fill_ledger(200)
+    fold_all(ledger_engine)
+    series = scrape(collector)
+    buckets = sorted(
+        (float(dict(labels)["le"]), found)
+        for (name, labels), found in series.items()
+        if name == "careloom_event_to_draft_seconds_bucket"
+    )
+    assert [bound for bound, _ in buckets] == [*metrics.LATENCY_BUCKETS, float("inf")]
+    counts = [count for _, count in buckets]
+    assert counts == sorted(counts)
+    assert counts[-1] == total(series, "careloom_event_to_draft_seconds_count") == 200
+    with ledger_engine.connect() as connection:
+        slow = connection.execute(
+            text("SELECT count(*) FROM work WHERE written_at - received_at <= interval '10 s'")
+        ).scalar_one()
+    assert dict(buckets)[10.0] == slow
+
+
+def test_a_bound_of_an_earlier_release_keeps_its_observations(
+    ledger_engine: Engine, collector: LedgerCollector, fill_ledger: Fill
+) -> None:
+    fill_ledger(4)
+    fold_all(ledger_engine)
+    with ledger_engine.begin() as connection:
+        connection.execute(text("UPDATE samples SET labels = replace(labels, '\"10.0\"', '\"7.0\"')"))
+    series = scrape(collector)
+    assert total(series, "careloom_event_to_draft_seconds_bucket", le="7.0") == 4
+    assert total(series, "careloom_event_to_draft_seconds_count") == 4
+
+
+def test_what_is_not_folded_yet_is_named_and_already_accounted_for(
+    ledger_engine: Engine, collector: LedgerCollector, fill_ledger: Fill
+) -> None:
+    fill_ledger(11)
+    series = scrape(collector)
+    assert value(series, "careloom_work_unfolded_items") == 11
+    assert value(series, "careloom_unaccounted_items") == 0
+    assert total(series, "careloom_work_finished_total") == 0
+
+
+def test_a_row_that_vanishes_is_unaccounted_for(
+    ledger_engine: Engine, collector: LedgerCollector, fill_ledger: Fill
+) -> None:
+    fill_ledger(3, state="waiting")
+    with ledger_engine.begin() as connection:
+        connection.execute(text("DELETE FROM work WHERE id = (SELECT min(id) FROM work)"))
+    assert value(scrape(collector), "careloom_unaccounted_items") == 1
+
+
+def test_the_oldest_unfinished_is_told_by_scenario_and_parked_work_does_not_age(
+    ledger_engine: Engine, collector: LedgerCollector, fill_ledger: Fill
+) -> None:
+    fill_ledger(2, state="parked")
+    fill_ledger(2, state="inferred", scenario="in_visit.admission_note")
+    series = scrape(collector)
+    name = "careloom_oldest_unfinished_age_seconds"
+    assert value(series, name, scenario="pre_visit.triage", stage="pre_visit") == 0
+    late = value(series, name, scenario="in_visit.admission_note", stage="in_visit")
+    assert late is not None
+    assert late >= 3600
+
+
+def test_an_installed_scenario_stands_at_zero_failures_of_each_class_from_the_start(collector: LedgerCollector) -> None:
+    series = scrape(collector)
+    for error_class in ErrorClass:
+        labels = {"scenario": "pre_visit.triage", "stage": "pre_visit", "error_class": error_class.value}
+        assert value(series, "careloom_failures_total", **labels) == 0
+    deadline = "careloom_scenario_deadline_seconds"
+    assert value(series, deadline, scenario="pre_visit.triage", stage="pre_visit") == 60
+
+
+def test_failures_switches_and_sources_are_shown(ledger_engine: Engine, collector: LedgerCollector) -> None:
+    with ledger_engine.begin() as connection:
+        for statement in (
+            "INSERT INTO failures VALUES ('pre_visit.triage', 'deadline', 6)",
+            "INSERT INTO switches VALUES ('model', 'smollm2', 'Dr. Who', 'reasons', now())",
+            "INSERT INTO subscriptions VALUES ('ward', 'a', 9, to_timestamp(100), 2, 5)",
+            "INSERT INTO subscriptions VALUES ('ward', 'b', 9, to_timestamp(200), 1, 1)",
+            "INSERT INTO reconciled VALUES ('ward', to_timestamp(300)), ('no longer configured', to_timestamp(1))",
+        ):
+            connection.execute(text(statement))
+    series = scrape(collector)
+    failure = {"scenario": "pre_visit.triage", "stage": "pre_visit", "error_class": "deadline"}
+    assert value(series, "careloom_failures_total", **failure) == 6
+    assert value(series, "careloom_switched_off", kind="model", target="smollm2") == 1
+    assert value(series, "careloom_subscription_gaps_total", source="ward") == 3
+    assert value(series, "careloom_subscription_missed_events_total", source="ward") == 6
+    assert value(series, "careloom_subscription_last_seen_timestamp_seconds", source="ward") == 200
+    assert value(series, "careloom_reconciled_until_timestamp_seconds", source="ward") == 300
+    assert value(series, "careloom_reconcile_interval_seconds", source="ward") == 30
+    assert total(series, "careloom_reconciled_until_timestamp_seconds") == 300, "the other is not configured"
+    assert not any("Dr. Who" in str(key) or "reasons" in str(key) for key in series)
+
+
+def test_every_declared_metric_of_the_ledger_is_shown(
+    ledger_engine: Engine, collector: LedgerCollector, fill_ledger: Fill
+) -> None:
+    fill_ledger(6)
+    fill_ledger(1, state="waiting")
+    with ledger_engine.begin() as connection:
+        connection.execute(text("UPDATE work SET rules_written_at = started_at"))
+        connection.execute(text("INSERT INTO switches VALUES ('everything', '', 'x', 'y', now())"))
+        connection.execute(text("INSERT INTO subscriptions VALUES ('ward', 'a', 9, now(), 2, 5)"))
+    fold_all(ledger_engine)
+    shown = {name for name, _ in scrape(collector)}
+    for metric in metrics.LEDGER.values():
+        assert (f"{metric.name}_bucket" if metric.kind == "histogram" else metric.name) in shown
+
+
+def test_a_ledger_that_is_down_shows_as_down_and_no_counter_at_zero() -> None:
+    def read() -> Snapshot:
+        raise OperationalError("SELECT", None, Exception("refused"))
+
+    series = scrape(LedgerCollector(read, [TRIAGE]))
+    assert value(series, "careloom_ledger_up") == 0
+    assert not any(name.endswith("_total") for name, _ in series)
+
+
+def test_scrapes_within_a_moment_share_one_snapshot(ledger_engine: Engine) -> None:
+    reads = []
+
+    def read() -> Snapshot:
+        reads.append(1)
+        return snapshot(ledger_engine)
+
+    collector = LedgerCollector(read, keep=3600.0)
+    scrape(collector)
+    scrape(collector)
+    assert len(reads) == 1

@@ -1,0 +1,33 @@
+"""The field's reference validator finds no error in any draft of a golden case, also when the model answers noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plugins import golden
+from plugins.manager import load
+from plugins.scenario import Draft
+from plugins.testing import contradictory, empty, huge, injected, nobody
+
+FOLDER = Path(__file__).parent / "golden"
+
+
+def drafts() -> Iterator[Draft]:
+    for scenario in load().scenarios.values():
+        cases = golden.read(FOLDER / scenario.id.split(".")[1])
+        for case in cases:
+            yield from golden.check(scenario, case).drafts
+            yield from golden.run(scenario, case.case).drafts
+        for distort in (empty, nobody, huge, contradictory, injected):
+            yield from golden.run(scenario, distort(cases[-1].case)).drafts
+
+
+@pytest.mark.stack
+def test_every_draft_of_every_golden_case_passes(reference_errors: Any) -> None:
+    resources = [draft.resource for draft in drafts()]
+    assert len(resources) > 200
+    assert reference_errors(resources) == []

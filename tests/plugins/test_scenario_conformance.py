@@ -1,0 +1,28 @@
+"""The built-in scenarios keep to the conformance kit that outside plugins are held to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from plugins.golden import read
+from plugins.in_visit.admission_note import AdmissionNote
+from plugins.post_visit.follow_up import FollowUp
+from plugins.pre_visit.triage import Triage
+from plugins.testing import ScenarioConformance
+
+FOLDER = Path(__file__).parent / "golden"
+
+
+class TestTriage(ScenarioConformance):
+    scenario = Triage()
+    cases = tuple(golden.case for golden in read(FOLDER / "triage"))
+
+
+class TestAdmissionNote(ScenarioConformance):
+    scenario = AdmissionNote()
+    cases = tuple(golden.case for golden in read(FOLDER / "admission_note"))
+
+
+class TestFollowUp(ScenarioConformance):
+    scenario = FollowUp()
+    cases = tuple(golden.case for golden in read(FOLDER / "follow_up"))
