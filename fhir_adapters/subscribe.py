@@ -1,8 +1,9 @@
 """Asks a FHIR R4 server to tell us of changes: builds Subscriptions and keeps them there, however often it is run.
 
 Two styles: "rest-hook", the classic R4 Subscription (criteria of a type; the bare resource is sent), and "backport",
-topic-based with the full resource, the topics written as `Basic` with R5's cross-version extensions, which is how both
-sekmet and HAPI take them. Sources: https://hl7.org/fhir/R4/subscription.html,
+topic-based with the full resource, the topics written as `Basic` with R5's cross-version extensions. Both were seen to
+deliver from sekmet 0.1.1 (at once) and HAPI 8.8.0 (a new topic after one to two minutes: reconcile what came before).
+Sources: https://hl7.org/fhir/R4/subscription.html,
 https://hl7.org/fhir/uv/subscriptions-backport/STU1.1/StructureDefinition-backport-subscription.html and
 https://hl7.org/fhir/uv/subscriptions-backport/STU1.1/StructureDefinition-backport-subscription-topic.html.
 """
@@ -168,6 +169,8 @@ async def _ensure_topic(client: Server, resource_type: str) -> str:
             {"url": f"{_TOPIC}.url", "valueUri": url},
             {"url": f"{_TOPIC}.version", "valueString": "1"},
             {"url": f"{_TOPIC}.title", "valueString": f"Every change of {resource_type}"},
+            # the IG's own example has this one extension at 4.3, which HAPI reads; sekmet reads it at 5.0
+            {"url": f"{_TOPIC}.resourceTrigger".replace("/5.0/", "/4.3/"), "extension": trigger},
             {"url": f"{_TOPIC}.resourceTrigger", "extension": trigger},
         ],
         "code": {"coding": [{"system": "http://hl7.org/fhir/fhir-types", "code": "SubscriptionTopic"}]},

@@ -93,7 +93,7 @@ def objectives(config: Config) -> list[Objective]:
 
 def reconcile_every(config: Config) -> dict[str, float]:
     """The sources that are searched for what they never notified, and how often (seconds)."""
-    return {s.name: s.reconcile_every for s in config.sources if s.reconcile_every is not None and s.base_url}
+    return {s.name: s.reconcile_every for s in config.sources if s.reconcile_every and s.base_url}
 
 
 def application(registry: CollectorRegistry, folding: Folding) -> WSGIApplication:

@@ -106,7 +106,7 @@ class Reconciler:
     async def run(self, name: str, owner: SingleOwner) -> None:
         """Search a source at once and then at its interval, until cancelled; while another gateway does, wait."""
         every = self._sources[name].reconcile_every
-        while every is not None:
+        while every:
             try:
                 if await asyncio.to_thread(owner.held):
                     await self.search(name)

@@ -3,6 +3,7 @@
     python scripts/make_demo_patients.py ../shared/data pipelines/demo/patients
 
 What changes against the generators' files, and nothing else:
+- patients who have died are left out: nobody follows them up;
 - resource types that no scenario reads are left out (claims, devices, care teams, ...), and references to them;
 - clinical resources older than two years before the record's last entry are left out, but for problems, allergies
   and what those refer to;
@@ -25,7 +26,7 @@ KEPT = {
 }  # fmt: skip
 ALWAYS = {"Patient", "Medication", "Condition", "AllergyIntolerance", "Organization", "Practitioner", "Location"}
 YEARS = 2
-SETS = {"synthea": 16, "patients-synthea-like": 6}
+SETS = {"synthea": 16, "patients-synthea-like": 8}
 
 
 def main() -> None:
@@ -47,6 +48,8 @@ def main() -> None:
     for folder, count in SETS.items():
         for number in range(1, count + 1):
             resources = kept([e["resource"] for e in read(source / folder / f"patient-{number:02}.json.gz")])
+            if any(key.startswith("deceased") for r in resources if r["resourceType"] == "Patient" for key in r):
+                continue
             known = {f"{r['resourceType']}/{r['id']}" for r in resources} | set(hospital)
             cleaned = [clean(r, by_identifier, known, used) for r in resources]
             write(target / f"{folder}-{number:02}.json.gz", [r for r in cleaned if r])

@@ -12,7 +12,7 @@ from fhir_adapters.errors import AdapterError
 from pipelines.errors import CareloomError, ConfigError
 
 #: Commands in the order of `--help`; each is the function of that name in the module of that name.
-COMMANDS = ("demo", "up", "status", "send", "dead_letters", "switch", "doctor")
+COMMANDS = ("demo", "up", "status", "send", "doctor")
 #: Groups of commands; each is the `app` in the module of that name.
 GROUPS = ("switch", "dead-letters")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,7 +13,9 @@ from rich.table import Table
 
 from pipelines.cli.ledger_of import ledger_of
 from pipelines.errors import LedgerError
-from pipelines.ledger import State
+
+if TYPE_CHECKING:
+    from pipelines.ledger import State
 
 app = typer.Typer(
     help="What failed for good. Each holds back later events of its patient in its scenario until it is decided on.",
@@ -58,6 +60,8 @@ def retry(
     config: ConfigFile = None,
 ) -> None:
     """Let it be tried again, with all its attempts."""
+    from pipelines.ledger import State
+
     _decide(work_id, State.WAITING, why, by, config)
 
 
@@ -69,6 +73,8 @@ def discard(
     config: ConfigFile = None,
 ) -> None:
     """Give it up; the patient's later events go on."""
+    from pipelines.ledger import State
+
     _decide(work_id, State.DISCARDED, why, by, config)
 
 

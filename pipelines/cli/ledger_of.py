@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
-from sqlalchemy.exc import OperationalError
 
 from pipelines.config import load
 from pipelines.errors import ConfigError
-from pipelines.ledger import Ledger, engine
+
+if TYPE_CHECKING:
+    from pipelines.ledger import Ledger
 
 
 @contextmanager
 def ledger_of(config: Path | None) -> Iterator[Ledger]:
     """The ledger that `careloom.toml` names; a command that cannot have it ends with exit code 1 and says why."""
+    from sqlalchemy.exc import OperationalError
+
+    from pipelines.ledger import Ledger, engine
+
     try:
         url = load(config).ledger.url.get_secret_value()
     except ConfigError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,9 @@ from pipelines.errors import AirflowError, AirflowUnavailable
 from pipelines.stack.environment import Stack
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
+
+SCENARIO_DAGS = Path(__file__).parents[2] / "dags" / "scenario_dags.py"
+SCENARIOS = {"pre_visit.triage", "in_visit.admission_note", "post_visit.follow_up"}
 
 _DAGS = """
 import time
@@ -55,21 +59,22 @@ def config(tmp_path_factory: pytest.TempPathFactory, noted: Path) -> Iterator[Ai
     folder = tmp_path_factory.mktemp("airflow")
     (folder / "dags").mkdir()
     (folder / "dags" / "probe_dags.py").write_text(_DAGS.format(file=str(noted)))
+    shutil.copy(SCENARIO_DAGS, folder / "dags")
     with Stack(folder / "state", broker="127.0.0.1:9", model="stand-in", dags=folder / "dags") as stack:
-        stack.start(["airflow"])
+        stack.start(["ledger", "airflow"])
         yield load(stack.config).airflow
 
 
 @pytest.fixture
 def api(config: Airflow, until) -> Iterator[AirflowApi]:
     made = AirflowApi(config, keep_dags=0.0)
-    until(lambda: len(patiently(made.dags)) == 2, 120)
+    until(lambda: len(patiently(made.dags)) == 2 + len(SCENARIOS), 120)
     yield made
     made.close()
 
 
 def test_dags_are_told_with_their_pauses(api: AirflowApi):
-    assert api.dags() == {"in_visit.probe": False, "in_visit.paused": True}
+    assert api.dags() == {"in_visit.probe": False, "in_visit.paused": True} | dict.fromkeys(SCENARIOS, False)
     assert api.paused() == {"in_visit.paused"}
 
 
@@ -80,6 +85,12 @@ def test_a_run_that_is_asked_for_twice_is_there_once_and_runs_once(api: AirflowA
     until(lambda: patiently(lambda: api.run_state("in_visit.probe", "once")) == "success", 120)
     assert api.trigger("in_visit.probe", "once", {"items": 3}) is Triggered.ALREADY_THERE
     assert sum(line.startswith("once ") for line in noted.read_text().splitlines()) == 1
+
+
+def test_a_scenarios_tasks_run_through_when_nothing_is_left_to_do(api: AirflowApi, until):
+    api.trigger("post_visit.follow_up", "of-no-rows")
+    until(lambda: patiently(lambda: api.run_state("post_visit.follow_up", "of-no-rows")) in ("success", "failed"), 120)
+    assert api.run_state("post_visit.follow_up", "of-no-rows") == "success"
 
 
 def test_a_run_that_failed_is_told(api: AirflowApi, until):
