@@ -15,8 +15,7 @@ status: setup    ## what is up, how far it is, and the addresses to open
 	@.venv/bin/careloom status
 doctor: setup    ## what this machine lacks, and how to get it
 	@.venv/bin/careloom doctor
-test:            ## set up what the tests need and run them
-	@$(PYTHON) scripts/bootstrap tests
+test: setup      ## set up what the tests need and run them
 	@scripts/test
 lint:            ## ruff, mypy and import-linter
 	@$(PYTHON) scripts/bootstrap tests

@@ -1,15 +1,15 @@
 """Everything that can go wrong on the way of an event.
 
-    CareloomError
-    ├── ConfigError         the configuration is wrong: names file, key and remedy
-    ├── StackError          a process of the development stack cannot be started or kept
-    ├── LedgerError
-    │   ├── IllegalMove     a state change that `pipelines.ledger.states` does not know
-    │   └── LeaseLost       another worker holds these rows now; nothing may be written for them
-    ├── StepFailed          one step of one piece of work failed; carries an `ErrorClass`, never patient data
-    ├── AirflowError        Airflow's API did not do what was asked
-    │   └── AirflowUnavailable   no answer, 429 or 5xx
-    └── PayloadGone         the event's bytes are no longer in Kafka
+CareloomError
+├── ConfigError         the configuration is wrong: names file, key and remedy
+├── StackError          a process of the development stack cannot be started or kept
+├── LedgerError
+│   ├── IllegalMove     a state change that `pipelines.ledger.states` does not know
+│   └── LeaseLost       another worker holds these rows now; nothing may be written for them
+├── StepFailed          one step of one piece of work failed; carries an `ErrorClass`, never patient data
+├── AirflowError        Airflow's API did not do what was asked
+│   └── AirflowUnavailable   no answer, 429 or 5xx
+└── PayloadGone         the event's bytes are no longer in Kafka
 """
 
 from __future__ import annotations

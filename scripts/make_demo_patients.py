@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 KEPT = {
-    "Patient", "Encounter", "Condition", "AllergyIntolerance", "Observation", "Medication", "MedicationRequest", "Procedure",
-    "DiagnosticReport", "Immunization", "Organization", "Practitioner", "Location",
+    "Patient", "Encounter", "Condition", "AllergyIntolerance", "Observation", "Medication", "MedicationRequest",
+    "Procedure", "DiagnosticReport", "Immunization", "Organization", "Practitioner", "Location",
 }  # fmt: skip
 ALWAYS = {"Patient", "Medication", "Condition", "AllergyIntolerance", "Organization", "Practitioner", "Location"}
 YEARS = 2

@@ -65,7 +65,7 @@ class Airflow:
             )
 
         def reported(what: str) -> Probe:
-            return Probe("http", health, (what, "status"), "healthy", own=False)
+            return Probe("heartbeat", health, (what, f"latest_{what}_heartbeat"))
 
         return (
             component("api-server", "api-server", probe=Probe("http", health)),

@@ -234,7 +234,7 @@ class Stack:
 
     def restarts(self, program: str) -> int:
         """How often a program was restarted after a crash."""
-        return self._supervisor.programs()[program][2]
+        return self._supervisor.programs()[program].restarts
 
     def log(self, program: str) -> Path:
         """A program's log file."""
@@ -248,8 +248,15 @@ class Stack:
 
     def _write_record(self) -> None:
         running = {
-            name: record.Running(self._part_of.get(name, name), pid, restarts, str(self.log(name)), program.probe)
-            for name, (program, pid, restarts) in self._supervisor.programs().items()
+            name: record.Running(
+                part=self._part_of.get(name, name),
+                pid=seen.pid,
+                restarts=seen.restarts,
+                started=seen.started,
+                log=str(self.log(name)),
+                probe=seen.program.probe,
+            )
+            for name, seen in self._supervisor.programs().items()
         }
         chosen = {
             "broker": f"{self.broker.name}: {self.broker.why}",

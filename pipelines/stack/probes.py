@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -18,6 +19,8 @@ from pipelines.errors import StackError
 #: Straight to loopback, whatever HTTP_PROXY says.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _TIMEOUT = 5.0
+#: Seconds: three missed beats of Airflow's five, and some.
+_FRESH = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,27 +28,35 @@ class Probe:
     """One question that a healthy part answers.
 
     Attributes:
-        kind: "http" (a 2xx), "tcp" (accepts), "kafka" (lists its topics), "postgres" (takes a connection).
+        kind: "http" (a 2xx), "tcp" (accepts), "kafka" (lists its topics), "postgres" (takes a connection), "heartbeat"
+            (another server's JSON holds the time of its last sign of life, not older than `_FRESH`).
         target: URL, or host:port for "tcp" and "kafka"; may hold a password, so it is written to 0600 files only.
-        path: keys into the JSON of an HTTP answer; empty when the status alone counts.
-        expected: what must be found there.
-        own: whether the program asked about is the one that answers; False where another reports on it.
+        path: for "heartbeat": keys to the time (ISO 8601).
     """
 
-    kind: Literal["http", "tcp", "kafka", "postgres"]
+    kind: Literal["http", "tcp", "kafka", "postgres", "heartbeat"]
     target: str
     path: tuple[str, ...] = ()
-    expected: str = ""
-    own: bool = True
+
+    @property
+    def own(self) -> bool:
+        """Whether the program asked about is the one that answers; else another reports on it."""
+        return self.kind != "heartbeat"
 
     @property
     def port(self) -> int | None:
         """The port asked."""
         return urlsplit(self.target if "://" in self.target else f"//{self.target}").port
 
-    def ask(self) -> str | None:
-        """None when healthy, else why not, in a few words without any secret."""
+    def ask(self, since: float = 0.0) -> str | None:
+        """None when healthy, else why not, in a few words without any secret.
+
+        Args:
+            since: UNIX time of the program's start; an older sign of life is its predecessor's.
+        """
         try:
+            if self.kind == "heartbeat":
+                return _heartbeat(self, since)
             return _KINDS[self.kind](self)
         except urllib.error.HTTPError as error:
             return f"HTTP {error.code}"
@@ -81,14 +92,20 @@ def wait(
 
 
 def _http(probe: Probe) -> str | None:
-    with _DIRECT.open(probe.target, timeout=_TIMEOUT) as answer:
-        body = answer.read()
-    if not probe.path:
+    with _DIRECT.open(probe.target, timeout=_TIMEOUT):
         return None
-    found = json.loads(body)
+
+
+def _heartbeat(probe: Probe, since: float) -> str | None:
+    with _DIRECT.open(probe.target, timeout=_TIMEOUT) as answer:
+        found = json.loads(answer.read())
     for key in probe.path:
         found = found.get(key) if isinstance(found, dict) else None
-    return None if found == probe.expected else f"{'.'.join(probe.path)} is {found!r}"
+    if not isinstance(found, str):
+        return "no sign of life yet"
+    beat = datetime.fromisoformat(found).timestamp()
+    now = time.time()
+    return None if beat >= max(since, now - _FRESH) else f"last sign of life {now - beat:.0f} s ago"
 
 
 def _tcp(probe: Probe) -> str | None:

@@ -21,11 +21,12 @@ from pipelines.stack.settings import write_private
 
 @dataclass(frozen=True)
 class Running:
-    """One program as it was last started."""
+    """One program as it was last started, at UNIX time `started`."""
 
     part: str
     pid: int
     restarts: int
+    started: float
     log: str
     probe: Probe | None
 

@@ -87,7 +87,7 @@ def status(state_dir: Path) -> Status:
 
 
 def _health(program: record.Running) -> Health:
-    problem = "not running" if not alive(program.pid) else program.probe.ask() if program.probe else None
+    problem = "not running" if not alive(program.pid) else program.probe.ask(program.started) if program.probe else None
     return Health(program.part, program.pid, problem, program.restarts, program.log)
 
 

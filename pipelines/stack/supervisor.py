@@ -60,6 +60,16 @@ class Program:
     grace: float = 10.0
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A program as it runs: its pid, since when (UNIX time), and how often it was restarted after a crash."""
+
+    program: Program
+    pid: int
+    started: float
+    restarts: int
+
+
 @dataclass
 class _Kept:
     """A program and what became of it."""
@@ -67,6 +77,7 @@ class _Kept:
     program: Program
     process: subprocess.Popen[bytes]
     started: float
+    started_at: float = field(default_factory=time.time)
     restarts: int = 0
     backoff: float = _BACKOFF
     due: float | None = None
@@ -121,7 +132,9 @@ class Supervisor:
         probe = program.probe
 
         def ask() -> str | None:
-            reason = probe.ask()
+            if kept.due is not None or kept.process.poll() is not None:
+                return "it is not running"
+            reason = probe.ask(kept.started_at)
             if reason is None and probe.own and not processes.listening(self.pids(name), probe.port):
                 return f"port {probe.port} is answered by a process that is not ours"
             return reason
@@ -166,9 +179,12 @@ class Supervisor:
         """The program's log file."""
         return self._logs / f"{name}.log"
 
-    def programs(self) -> dict[str, tuple[Program, int, int]]:
-        """Name -> program, pid, number of restarts."""
-        return {name: (kept.program, kept.process.pid, kept.restarts) for name, kept in list(self._kept.items())}
+    def programs(self) -> dict[str, Seen]:
+        """What is kept running, by name."""
+        return {
+            name: Seen(kept.program, kept.process.pid, kept.started_at, kept.restarts)
+            for name, kept in list(self._kept.items())
+        }
 
     def stop(self) -> None:
         """Stop everything, newest first, and make sure that no process is left. May be called twice."""
@@ -235,7 +251,7 @@ class Supervisor:
     def _again(self, kept: _Kept) -> None:
         kept.due = None
         kept.restarts += 1
-        kept.started = time.monotonic()
+        kept.started, kept.started_at = time.monotonic(), time.time()
         kept.process = self._popen(kept.program)
         self._changed()
 

@@ -86,16 +86,16 @@ class World:
 
     def run_is_claimed(self) -> None:
         if self.runs:
-            self.items += self.ledger.claim(self.chance.choice(self.runs), 60)
+            self.items += self.ledger.claim(self.chance.choice(self.runs[-4:]), 60)
 
     def drafts_are_claimed(self) -> None:
         if self.runs:
-            self.items += self.ledger.claim_inferred(self.chance.choice(self.runs), 60)
+            self.items += self.ledger.claim_inferred(self.chance.choice(self.runs[-4:]), 60)
 
     def worker_writes(self) -> None:
         if not self.items:
             return
-        item = self.chance.choice(self.items)
+        item = self.chance.choice(self.items[-6:] if self.chance.random() < 0.8 else self.items)
         new = Written(("Task/1",), 1, 0)
         transient = StepFailed(ErrorClass.FHIR_UNAVAILABLE, "away")
         own = StepFailed(ErrorClass.SCENARIO_ERROR, "broken")
@@ -157,7 +157,7 @@ class World:
 
 STEPS = [name for name in vars(World) if "_" in name and not name.startswith("_")]
 #: Drawn more often, or little would ever be written.
-USUAL = ["records_come", "run_is_taken", "run_is_claimed", "drafts_are_claimed", "worker_writes", "worker_writes"]
+USUAL = ["records_come", "run_is_taken", "run_is_claimed", "worker_writes", "worker_writes", "drafts_are_claimed"]
 
 
 def test_the_steps_are_all_there():
@@ -170,7 +170,7 @@ def test_the_steps_are_all_there():
     chance=st.randoms(use_true_random=False),
 )
 @example(steps=USUAL * 50, chance=random.Random(1))
-@example(steps=(USUAL + ["run_is_released", "person_decides"]) * 40, chance=random.Random(2))
+@example(steps=[*USUAL, "run_is_released", "person_decides"] * 40, chance=random.Random(2))
 def test_nothing_is_lost_doubled_or_out_of_order(
     ledger_engine: Engine, make: Any, steps: list[str], chance: random.Random
 ):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import http.server
+import json
 import threading
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
@@ -12,7 +15,7 @@ from pipelines.errors import StackError
 from pipelines.stack import ports
 from pipelines.stack.probes import Probe, wait
 
-_PAGES = {"/yes": (200, b'{"a": {"b": "healthy"}}'), "/busy": (503, b""), "/list": (200, b"[1]")}
+_PAGES: dict[str, tuple[int, bytes]] = {"/yes": (200, b"{}"), "/busy": (503, b""), "/list": (200, b"[1]")}
 
 
 @pytest.fixture
@@ -43,10 +46,19 @@ def test_a_2xx_is_healthy_and_anything_else_is_not(server: str) -> None:
     assert Probe("tcp", server.removeprefix("http://")).ask() is None
 
 
-def test_a_value_inside_the_answer_can_be_asked_for(server: str) -> None:
-    assert Probe("http", f"{server}/yes", ("a", "b"), "healthy").ask() is None
-    assert Probe("http", f"{server}/yes", ("a", "c"), "healthy").ask() == "a.c is None"
-    assert Probe("http", f"{server}/list", ("a",), "healthy").ask() == "a is None"
+def test_a_sign_of_life_is_one_only_when_it_is_fresh_and_not_the_predecessors(server: str) -> None:
+    now = time.time()
+
+    def beat(seconds_ago: float, since: float = 0.0) -> str | None:
+        moment = datetime.fromtimestamp(now - seconds_ago, UTC).isoformat()
+        _PAGES["/beat"] = (200, json.dumps({"scheduler": {"latest": moment}}).encode())
+        return Probe("heartbeat", f"{server}/beat", ("scheduler", "latest")).ask(since)
+
+    assert beat(3) is None
+    assert "last sign of life" in (beat(120) or "")
+    assert "last sign of life" in (beat(3, since=now - 1) or "")
+    assert Probe("heartbeat", f"{server}/beat", ("triggerer", "latest")).ask() == "no sign of life yet"
+    assert Probe("heartbeat", f"{server}/list", ("a",)).ask() == "no sign of life yet"
 
 
 @pytest.mark.parametrize("kind", ["http", "tcp", "kafka", "postgres"])

@@ -19,8 +19,8 @@ RECORD = record.Record(
     started=1.5,
     config="/somewhere/careloom.toml",
     programs={
-        "api": record.Running("airflow", 1, 0, "log", Probe("http", "http://127.0.0.1:1/", ("a", "b"), "c")),
-        "bare": record.Running("bare", 2, 3, "log", None),
+        "api": record.Running("airflow", 1, 0, 2.5, "log", Probe("heartbeat", "http://127.0.0.1:1/", ("a", "b"))),
+        "bare": record.Running("bare", 2, 3, 2.5, "log", None),
     },
     addresses={"UI": "http://127.0.0.1:1"},
     chosen={"broker": "tansu"},

@@ -60,7 +60,7 @@ def test_a_program_killed_with_signal_9_comes_back_with_a_new_process(supervisor
     before = supervisor.pids("server")
 
     supervisor.kill("server")
-    _until(lambda: supervisor.programs()["server"][2] == 1)
+    _until(lambda: supervisor.programs()["server"].restarts == 1)
     supervisor.wait_healthy("server")
 
     after = supervisor.pids("server")
@@ -98,7 +98,7 @@ def test_restart_is_orderly_and_counts_as_no_crash(supervisor: Supervisor) -> No
     supervisor.restart("server")
 
     assert supervisor.pids("server")[0] != before
-    assert supervisor.programs()["server"][2] == 0
+    assert supervisor.programs()["server"].restarts == 0
 
 
 def test_a_program_that_never_comes_up_is_given_up_and_its_log_is_quoted(supervisor: Supervisor) -> None:
