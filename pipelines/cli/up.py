@@ -51,27 +51,32 @@ def up(
 
       careloom up --model http://127.0.0.1:8000/v1 Qwen3-8B --fhir http://127.0.0.1:8090/fhir
     """
+    began = time.monotonic()
+    try:
+        _run(began, state, broker, _model(model, stand_in), fhir, hapi)
+    except KeyboardInterrupt:
+        _say(began, "stopped while it was starting; no process is left")
+        raise typer.Exit(130) from None
+    _say(began, "stopped; no process is left")
+
+
+def _run(
+    began: float, state: Path, broker: str | None, model: str | ModelServer | None, fhir: str | None, hapi: bool
+) -> None:
     from pipelines.stack.environment import Stack
 
-    began = time.monotonic()
+    def say(text: str) -> None:
+        _say(began, text)
+
     stopping = _stop_signals()
-    with Stack(
-        state,
-        broker=broker,
-        model=_model(model, stand_in),
-        fhir=fhir,
-        hapi=hapi,
-        usual_ports=True,
-        say=lambda text: _say(began, text),
-    ) as stack:
-        _say(began, f"broker {stack.broker.name}: {stack.broker.why}")
-        _say(began, f"model {stack.model.server.name}: {stack.model.why}")
-        _say(began, f"prometheus: {stack.monitor.why}")
+    with Stack(state, broker=broker, model=model, fhir=fhir, hapi=hapi, usual_ports=True, say=say) as stack:
+        say(f"broker {stack.broker.name}: {stack.broker.why}")
+        say(f"model {stack.model.server.name}: {stack.model.why}")
+        say(f"prometheus: {stack.monitor.why}")
         stack.start()
         _welcome(stack, began)
         stopping.wait()
-        _say(began, "stopping")
-    _say(began, "stopped; no process is left")
+        say("stopping")
 
 
 def _model(model: tuple[str, str] | None, stand_in: bool) -> str | ModelServer | None:

@@ -61,7 +61,13 @@ class Airflow:
 
         def component(name: str, *arguments: str, probe: Probe) -> Program:
             return Program(
-                name=name, argv=(*_COMMAND, *arguments), env=self._env(), probe=probe, cwd=self._home, patience=300
+                name=name,
+                argv=(*_COMMAND, *arguments),
+                env=self._env(),
+                probe=probe,
+                cwd=self._home,
+                patience=300,
+                grace=5,  # the API server would wait for its clients, which are being stopped as well
             )
 
         def reported(what: str) -> Probe:

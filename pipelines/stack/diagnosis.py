@@ -69,12 +69,9 @@ def _broker(_: Path) -> Iterable[Finding]:
         why_no_java or str(java.find()),
         java.HOW_TO_GET_JAVA if why_no_java else "",
     )
-    jars = kafka.find_jars()
     why_not = kafka.missing()
-    if jars is not None:
-        yield Finding("kafka", "ok", str(jars))
-    elif why_not is None:
-        yield Finding("kafka", "ok", "no jars yet; Maven brings them at the first start")
+    if why_not is None:
+        yield Finding("kafka", "ok", str(kafka.find_jars()))
     else:
         yield Finding("kafka", "optional", "without it Tansu, which is memory only, stands in", why_not)
 

@@ -99,11 +99,10 @@ class Stack:
             raise
         self._id = uuid.uuid4().hex
         self._part_of: dict[str, str] = {}
-        self._up: set[str] = set()
-        self._ready = False
+        self._brought_up: dict[str, Future[None]] = {}
         self._out: dict[str, Program] = {}
         self._began = time.time()
-        self._writing = threading.Lock()
+        self._lock = threading.Lock()
         self._supervisor = Supervisor(self._id, self.kept.folder("logs"), self._write_record)
 
     def _all_parts(self, hospitals: Sequence[Part], dags: Path) -> Iterable[Part]:
@@ -130,23 +129,26 @@ class Stack:
     def start(self, parts: Sequence[str] | None = None) -> None:
         """Start parts (all of them by default) and whatever they need, independent ones side by side.
 
+        May be called again for more parts, also by another thread while a first call still waits.
+
         Raises:
             StackError: one of them does not come up; everything is stopped then.
         """
-        wanted = [name for name in self._closure(self.parts if parts is None else parts) if name not in self._up]
-        ready: dict[str, Future[None]] = {name: Future() for name in wanted}
-        self._ready = False
+        names = self._closure(self.parts if parts is None else parts)
+        with self._lock:
+            new = [name for name in names if name not in self._brought_up]
+            self._brought_up.update({name: Future() for name in new})
         began = time.monotonic()
-        with ThreadPoolExecutor(max_workers=len(wanted) or 1, thread_name_prefix="start") as pool:
-            doing = [pool.submit(self._bring_up, name, ready, began) for name in wanted]
+        with ThreadPoolExecutor(max_workers=len(new) or 1, thread_name_prefix="start") as pool:
+            for name in new:
+                pool.submit(self._bring_up, name, began)
             try:
-                done, _ = wait(doing, return_when=FIRST_EXCEPTION)
+                done, _ = wait([self._brought_up[name] for name in names], return_when=FIRST_EXCEPTION)
                 for one in done:
                     one.result()
             except BaseException:
                 self.stop()  # which also ends the waiting of the others
                 raise
-        self._ready = True
         self._write_record()
 
     def _closure(self, parts: Iterable[str]) -> list[str]:
@@ -162,23 +164,25 @@ class Stack:
                 queue += self._parts[name].needs
         return found
 
-    def _bring_up(self, name: str, ready: Mapping[str, Future[None]], began: float) -> None:
+    def _bring_up(self, name: str, began: float) -> None:
         part = self._parts[name]
         try:
             for need in part.needs:
-                if need in ready:
-                    ready[need].result()
+                self._brought_up[need].result()
             part.prepare()
             programs = part.programs()
             self._part_of.update({program.name: name for program in programs})
             with ThreadPoolExecutor(max_workers=len(programs) or 1, thread_name_prefix=name) as pool:
                 list(pool.map(self._supervisor.start, programs))
-        except BaseException as error:
-            ready[name].set_exception(error)
-            raise
-        self._up.add(name)
+        except BaseException as error:  # noqa: BLE001  # raised by `start`, which waits for this
+            self._brought_up[name].set_exception(error)
+            return
         self._say(f"{name} ready after {time.monotonic() - began:.1f} s")
-        ready[name].set_result(None)
+        self._brought_up[name].set_result(None)
+
+    def _up(self) -> list[str]:
+        brought_up = list(self._brought_up.items())
+        return [name for name, one in brought_up if one.done() and one.exception() is None]
 
     def stop(self) -> None:
         """Stop everything; afterwards no process of this stack is left. May be called twice."""
@@ -243,8 +247,9 @@ class Stack:
     @property
     def addresses(self) -> dict[str, str]:
         """Label -> what to open, of the parts that are up."""
-        up = (self._parts[name] for name in self.parts if name in self._up)
-        return {label: address for part in up for label, address in part.addresses().items()}
+        up = self._up()
+        ordered = (self._parts[name] for name in self.parts if name in up)
+        return {label: address for part in ordered for label, address in part.addresses().items()}
 
     def _write_record(self) -> None:
         running = {
@@ -263,7 +268,7 @@ class Stack:
             "model": f"{self.model.server.name}: {self.model.why}",
             "prometheus": self.monitor.why,
         }
-        with self._writing:
+        with self._lock:
             record.write(
                 self.state_dir,
                 record.Record(
@@ -274,6 +279,6 @@ class Stack:
                     programs=running,
                     addresses=self.addresses,
                     chosen=chosen,
-                    ready=self._ready,
+                    ready=len(self._up()) == len(self._brought_up) > 0,
                 ),
             )

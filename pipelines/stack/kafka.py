@@ -1,14 +1,14 @@
 """Apache Kafka itself, one node (KRaft), from a folder of jars.
 
-The jars are looked for in KAFKA_HOME, then in ../shared/kafka beside the project, then in .careloom/kafka, where Maven
-puts them from deploy/kafka/pom.xml. The data stays in the state folder through stops and crashes.
+The jars are looked for in KAFKA_HOME, then in ../shared/kafka beside the project, then in .careloom/kafka, where
+scripts/bootstrap has Maven put them by deploy/kafka/pom.xml. The data stays in the state folder through stops and
+crashes.
 """
 
 from __future__ import annotations
 
 import base64
 import os
-import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,8 +20,9 @@ from pipelines.stack.probes import Probe
 from pipelines.stack.settings import Kept
 from pipelines.stack.supervisor import Program
 
-_POM = PROJECT / "deploy" / "kafka" / "pom.xml"
 _FETCHED = PROJECT / ".careloom" / "kafka"
+#: Where scripts/bootstrap leaves the reason when Maven could not bring them.
+_EXCUSE = PROJECT / ".careloom" / "stamps" / "kafka.failed"
 
 _PROPERTIES = """\
 process.roles=broker,controller
@@ -69,15 +70,16 @@ def find_jars() -> Path | None:
 
 
 def missing() -> str | None:
-    """Why Apache Kafka cannot be run here and what to do, or None when it can (Maven may have to fetch it first)."""
+    """Why Apache Kafka cannot be run here and what to do, or None when it can."""
     if why := java.missing():
         return why
-    if find_jars() is None and not shutil.which("mvn"):
-        return (
-            "no Kafka jars: set KAFKA_HOME to an unpacked Apache Kafka 4, or install Maven (apt-get install maven),"
-            " which brings them by deploy/kafka/pom.xml"
-        )
-    return None
+    if find_jars() is not None:
+        return None
+    tried = f" ({_EXCUSE.read_text('utf-8').splitlines()[0]})" if _EXCUSE.exists() else ""
+    return (
+        f"no Kafka jars{tried}: set KAFKA_HOME to an unpacked Apache Kafka 4, or run `make setup` where Maven is"
+        " installed (apt-get install maven) and reaches Maven Central"
+    )
 
 
 class ApacheKafka:
@@ -98,11 +100,9 @@ class ApacheKafka:
         return f"127.0.0.1:{self._kept.ports['kafka']}"
 
     def prepare(self) -> None:
-        """Fetch the jars when there are none, write the settings, format the data folder once."""
+        """Write the settings, and format the data folder once."""
         if why := missing():
             raise StackError(why)
-        if find_jars() is None:
-            self._fetch()
         data = self._folder / "data"
         ports = self._kept.ports
         self._properties.write_text(
@@ -140,8 +140,3 @@ class ApacheKafka:
             raise StackError(missing() or "Kafka's jars are gone")
         heap = ("-Xms128m", "-Xmx256m", "-XX:+UseSerialGC")
         return (program, *heap, f"-Dlog4j2.configurationFile={self._logging}", "-cp", f"{libraries}/*")
-
-    def _fetch(self) -> None:
-        goal = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
-        command = ("mvn", "-B", "-q", "-f", str(_POM), goal, "-DincludeScope=runtime")
-        run_once("fetching Kafka's jars by Maven", (*command, f"-DoutputDirectory={_FETCHED}"), log=self._log)

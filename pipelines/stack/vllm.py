@@ -62,6 +62,8 @@ class Vllm:
                     *("--dtype", "bfloat16", "--max-model-len", str(_CONTEXT)),
                     # compiling would take longer than everything this machine will ask
                     "--enforce-eager",
+                    # the worker inside the engine: one process less to import torch (ready after 57 s instead of 82)
+                    *("--distributed-executor-backend", "uni"),
                     # in-visit before pre-visit before post-visit: a lower value goes first
                     *("--scheduling-policy", "priority"),
                     # without this a small model spends its whole answer on blanks that the schema allows

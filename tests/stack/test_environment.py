@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -83,6 +84,13 @@ def test_when_one_part_does_not_come_up_everything_is_stopped(tmp_path: Path, mo
         stack.start(["model", "fhir"])
     assert stack.programs == ()
     assert not record.held(tmp_path)
+
+
+def test_two_threads_may_start_parts_that_overlap(tmp_path: Path) -> None:
+    with _small(tmp_path) as stack, ThreadPoolExecutor() as pool:
+        for one in [pool.submit(stack.start, parts) for parts in (["model", "postgres"], ["ledger"], ["model"])]:
+            one.result()
+        assert sorted(stack.programs) == ["postgres", "stand-in"]
 
 
 def test_a_part_that_does_not_exist_is_named(tmp_path: Path) -> None:
