@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,9 +78,12 @@ def _run(stack: Stack, began: float, count: int | None, save: Path | None) -> Re
     token = source.server_token.get_secret_value() if source.server_token else None
     server = hospital.HospitalServer(str(source.base_url), token)
     people = hospital.patients()[:count]
-    # the history is there before anyone listens: what happened long ago is no event
-    stack.start(["fhir"])
-    _load(server, people, began)
+    # the history is there before the gateway listens: what happened long ago is no event
+    with ThreadPoolExecutor(1) as pool:
+        rest = pool.submit(stack.start, [part for part in stack.parts if part not in ("gateway", "dispatcher")])
+        server.wait_until_up(lambda: rest.done() and rest.exception() is not None)
+        _load(server, people, began)
+        rest.result()
     stack.start()
     database = engine(config.ledger.url.get_secret_value())
     try:

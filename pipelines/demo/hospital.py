@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -87,6 +89,15 @@ class HospitalServer:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    def wait_until_up(self, given_up: Callable[[], bool], seconds: float = 120.0) -> None:
+        """Wait until the server answers, or whoever starts it has given up; what is wrong shows at the next call."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not given_up():
+            with suppress(httpx.HTTPError):
+                if self._http.get("metadata").is_success:
+                    return
+            time.sleep(0.2)
 
     def load(self, people: Iterable[DemoPatient], progress: Callable[[int], None]) -> int:
         """Load the patients' records, but for those that are there; returns the number of resources written."""

@@ -31,9 +31,9 @@ class Run:
     processes_left: list[str]
 
 
-def run_demo(state: Path) -> Run:
+def run_demo(state: Path, model: tuple[str, ...]) -> Run:
     saved = state.parent / f"{state.name}.ndjson"
-    command = [sys.executable, "-m", "pipelines.cli", "demo", "--state", str(state), "--save", str(saved)]
+    command = [sys.executable, "-m", "pipelines.cli", "demo", "--state", str(state), "--save", str(saved), *model]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800, check=False)
     print(done.stderr[-6000:])
     print(done.stdout[-6000:])
@@ -55,21 +55,28 @@ def left_of(state: Path) -> list[str]:
     return found
 
 
+@pytest.fixture(scope="module", params=[pytest.param((), marks=pytest.mark.long, id="vllm"), ("--stand-in",)])
+def model(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """CI has the time for the stand-in here, and lets vLLM answer under faults; `make chaos` has it for both."""
+    chosen: tuple[str, ...] = request.param
+    return chosen
+
+
 @pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def state(tmp_path_factory: pytest.TempPathFactory, model: tuple[str, ...]) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "state"
     folder.parent.chmod(0o755)
     return folder
 
 
 @pytest.fixture(scope="module")
-def first(state: Path) -> Run:
-    return run_demo(state)
+def first(state: Path, model: tuple[str, ...]) -> Run:
+    return run_demo(state, model)
 
 
 @pytest.fixture(scope="module")
-def second(state: Path, first: Run) -> Run:
-    return run_demo(state)
+def second(state: Path, model: tuple[str, ...], first: Run) -> Run:
+    return run_demo(state, model)
 
 
 def test_the_first_run_writes_drafts_for_every_patient_in_every_stage_and_accounts_for_everything(first: Run) -> None:

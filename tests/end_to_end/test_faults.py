@@ -6,6 +6,7 @@ order. The gateway stays down for 90 s in the middle, so that half of the events
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter
@@ -145,7 +146,8 @@ def kill_in_the_middle(house: House) -> None:
     try:
         for number in range(EVENTS // 2 + 1, EVENTS + 1):
             house.admit(number)
-        for victim in ("dispatcher", "worker", "scheduler", "vllm"):
+        model = "vllm" if "vllm" in stack.programs else "stand-in"
+        for victim in ("dispatcher", "worker", "scheduler", model):
             time.sleep(4)
             kill(stack, victim)
     finally:
@@ -156,19 +158,20 @@ def kill_in_the_middle(house: House) -> None:
 def kill(stack: Stack, victim: str) -> None:
     """kill -9 one of the stack's programs, or one process of Airflow's that is running a task."""
     if victim == "worker":
-        running = [pid for pid in stack.pids("scheduler")[1:] if runs_a_task(pid)]
-        assert running, "no task was running to be killed"
+        end = time.monotonic() + 60
+        while not (running := [pid for pid in stack.pids("scheduler")[1:] if runs_a_task(pid)]):
+            assert time.monotonic() < end, "no task came to run, so that none could be killed"
+            time.sleep(0.2)
         stack.kill("scheduler", running[-1])
-        print(f"  killed worker {running[-1]}")
-    elif victim in stack.programs:
+    else:
         stack.kill(victim)
-        print(f"  killed {victim}")
+    print(f"  killed {victim}")
 
 
 def runs_a_task(pid: int) -> bool:
-    """Whether this process of the scheduler's is a worker with a task (they name themselves)."""
+    """Whether this process of the scheduler's is a worker with a task: they write the task's id into their name."""
     try:
-        return "supervisor" in " ".join(psutil.Process(pid).cmdline())
+        return re.search(r"airflow worker -- [0-9a-f]{8}-", " ".join(psutil.Process(pid).cmdline())) is not None
     except psutil.Error:
         return False
 
