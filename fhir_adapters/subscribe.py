@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 from urllib.parse import quote
 
+from fhir_adapters.errors import FhirConflict
 from fhir_adapters.fhir_answer import Found, Saved
 
 Style = Literal["rest-hook", "backport"]
@@ -107,7 +108,11 @@ async def _ensure(
     reference = f"Subscription/{old['id']}"
     if old.get("status") in _WORKING and _channel(old) == _channel(wanted):
         return Ensured(reference, resource_type, str(old["status"]), "kept")
-    await client.update({**wanted, "id": old["id"]}, if_match=(old.get("meta") or {}).get("versionId"))
+    renewed = {**wanted, "id": old["id"]}
+    try:
+        await client.update(renewed, if_match=(old.get("meta") or {}).get("versionId"))
+    except FhirConflict:  # the server moved the status itself meanwhile; nobody else writes to our Subscription
+        await client.update(renewed)
     return Ensured(reference, resource_type, "requested", "requested-again")
 
 

@@ -167,10 +167,15 @@ class Producer:
         loop = asyncio.get_running_loop()
         acknowledged: list[asyncio.Future[Any]] = [loop.create_future() for _ in envelopes]
         try:
-            await loop.run_in_executor(self._thread, self._append, kafka, envelopes, loop, acknowledged)
-            records = await asyncio.gather(*acknowledged)
+            # a broker killed -9 can leave records of kafka-python 3.0.12 without any answer for ever
+            async with asyncio.timeout(_METADATA_TIMEOUT + 2 * self._delivery_timeout):
+                await loop.run_in_executor(self._thread, self._append, kafka, envelopes, loop, acknowledged)
+                records = await asyncio.gather(*acknowledged)
         except _TOO_LARGE:
             raise RecordTooLarge("the broker takes no record of this size") from None
+        except TimeoutError:
+            self._replace(kafka)
+            raise BrokerUnavailable("Kafka neither acknowledged nor refused in time") from None
         except KafkaError as error:
             self._replace(kafka)
             raise BrokerUnavailable(f"Kafka did not acknowledge ({type(error).__name__})") from None
