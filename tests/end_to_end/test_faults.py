@@ -256,3 +256,20 @@ def test_the_metrics_agree_with_the_ledger(survived: House) -> None:
         )
 
     survived.wait_for("every draft is on the exporter's page", lambda: finished() == EVENTS + 1, 30)
+
+
+def test_prometheus_scrapes_every_process_and_no_rule_is_broken(survived: House) -> None:
+    if survived.stack.monitor.part is None:
+        pytest.skip(survived.stack.monitor.why)
+    server = survived.stack.kept.url("prometheus")
+    wanted = {"gateway", "dispatcher", "exporter"} | ({"vllm"} if "vllm" in survived.stack.programs else set())
+
+    def scraped() -> set[str]:
+        result = httpx.get(f"{server}/api/v1/query", params={"query": "up == 1"}, timeout=30).json()["data"]["result"]
+        return {sample["metric"]["job"] for sample in result}
+
+    survived.wait_for("every process is scraped", lambda: wanted <= scraped(), 60)
+    groups = httpx.get(f"{server}/api/v1/rules", timeout=30).json()["data"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert len(rules) >= 10
+    assert [rule["name"] for rule in rules if rule["health"] == "err"] == []
