@@ -80,7 +80,8 @@ def _take(sender: Sender, entry: Entry, aliases: Mapping[str, str], *, answers: 
         if answers or entry.method in ("GET", "HEAD"):
             return None
         return _unsent(sender, entry)
-    if entry.resource.get("resourceType") in NO_RECORD:
+    named = entry.resource.get("resourceType")
+    if isinstance(named, str) and named in NO_RECORD:
         require_version(entry.resource, sender.version, where=f"{entry.where}.resource")
         return None
     return written(sender, entry.resource, entry.body, where=f"{entry.where}.resource", aliases=aliases)

@@ -262,3 +262,14 @@ def test_no_json_causes_anything_but_an_intake_or_a_refusal(resource: dict[str, 
         assert isinstance(post(resource, version), Intake)
     except Refused as refusal:
         assert refusal.status in (400, 413, 415, 422)
+
+
+@pytest.mark.parametrize("named", [[], {}, 5, None, True, "Nope"])
+def test_an_entry_whose_type_is_no_type_is_refused_and_breaks_no_reader(named: object) -> None:
+    bundle = {
+        "resourceType": "Bundle",
+        "type": "collection",
+        "entry": [{"resource": {"resourceType": named, "id": "x"}}],
+    }
+    with pytest.raises(Refused):
+        take("ward", "R4", "POST", None, None, "application/fhir+json", json.dumps(bundle).encode())
