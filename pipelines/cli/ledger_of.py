@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pipelines.config import load
+from pipelines.cli.configuration import configuration
 from pipelines.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def ledger_of(config: Path | None) -> Iterator[Ledger]:
     from pipelines.ledger import Ledger, engine
 
     try:
-        url = load(config).ledger.url.get_secret_value()
+        url = configuration(config).ledger.url.get_secret_value()
     except ConfigError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.cli.configuration import configuration
 from pipelines.cli.up import STATE
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def send(
 
     from pipelines.sender import send_files
 
-    settings = _configuration(config, state)
+    settings = configuration(config, state)
     name = source or _only_source(settings)
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TextColumn("taken"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=as_json) as bar:
@@ -57,15 +58,6 @@ def send(
         _show(sent)
     if sent.taken != sent.requests:
         raise typer.Exit(1)
-
-
-def _configuration(explicit: Path | None, state: Path) -> Config:
-    from pipelines.config import find, load
-
-    of_stack = state / "careloom.toml"
-    if explicit is None and not find().exists() and of_stack.exists():
-        return load(of_stack)
-    return load(explicit)
 
 
 def _only_source(config: Config) -> str:

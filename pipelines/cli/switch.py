@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.cli.configuration import configuration
 from pipelines.cli.ledger_of import ledger_of
 
 app = typer.Typer(help="Stop or resume a scenario, a model or everything; nothing is lost.", no_args_is_help=True)
@@ -40,6 +41,7 @@ def off(
 ) -> None:
     """Switch off. Events are still taken in; rules with red flags run while only a model is off."""
     _check(kind, name)
+    _check_known(kind, name, config)
     with ledger_of(config) as ledger:
         ledger.switch_off(kind.value, name, by=by or getpass.getuser(), why=why)
     typer.echo(f"{_called(kind, name)} is off")
@@ -68,6 +70,21 @@ def list_(config: ConfigFile = None) -> None:
 def _check(kind: Kind, name: str) -> None:
     if (kind is Kind.EVERYTHING) == bool(name):
         typer.echo("name the scenario or the model; `everything` takes no name", err=True)
+        raise typer.Exit(2)
+
+
+def _check_known(kind: Kind, name: str, config: Path | None) -> None:
+    """Refuse a name that switches nothing: whoever mistypes it would believe that the scenario had stopped."""
+    from plugins import manager
+
+    settings = configuration(config)
+    known = {
+        Kind.EVERYTHING: [""],
+        Kind.SCENARIO: sorted(manager.load(settings.plugins.enabled).scenarios),
+        Kind.MODEL: [settings.model.name],
+    }[kind]
+    if name not in known:
+        typer.echo(f"there is no {kind.value} named {name}; there is {', '.join(known)}", err=True)
         raise typer.Exit(2)
 
 

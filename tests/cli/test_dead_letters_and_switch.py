@@ -87,7 +87,7 @@ def test_what_is_no_dead_letter_is_refused_with_the_remedy(careloom):
     assert "`careloom dead-letters` lists them" in result.output
 
 
-@pytest.mark.parametrize("what", [("everything",), ("scenario", NOTE), ("model", "m")])
+@pytest.mark.parametrize("what", [("everything",), ("scenario", "in_visit.admission_note"), ("model", "m")])
 def test_what_is_switched_off_is_listed_until_it_is_on_again(careloom, ledger: Ledger, what: tuple[str, ...]):
     kind, name = (*what, "")[:2]
     assert careloom(switch.app, "off", *what, "--why", "a drill", "--by", "dr-wu").exit_code == 0
@@ -102,6 +102,16 @@ def test_what_is_switched_off_is_listed_until_it_is_on_again(careloom, ledger: L
 @pytest.mark.parametrize("wrong", [("everything", "x"), ("scenario",), ("model",)])
 def test_a_switch_without_its_name_or_with_one_too_many_is_refused(careloom, ledger: Ledger, wrong: tuple[str, ...]):
     assert careloom(switch.app, "off", *wrong, "--why", "x").exit_code == 2
+    assert ledger.switched_off() == []
+
+
+@pytest.mark.parametrize("wrong", [("scenario", "in_visit.admision_note"), ("model", "n")])
+def test_a_name_that_would_stop_nothing_is_refused_and_the_right_ones_are_told(
+    careloom, ledger: Ledger, wrong: tuple[str, ...]
+):
+    refused = careloom(switch.app, "off", *wrong, "--why", "x")
+    assert refused.exit_code == 2
+    assert {"scenario": "in_visit.admission_note", "model": "m"}[wrong[0]] in refused.output
     assert ledger.switched_off() == []
 
 
