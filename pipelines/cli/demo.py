@@ -88,7 +88,7 @@ def _run(stack: Stack, began: float, count: int | None, save: Path | None) -> Re
     database = engine(config.ledger.url.get_secret_value())
     try:
         created_before = created(database)
-        played = play.play(config, database, server, people, _Progress(began))
+        played = play.play(config, database, server, people, _Progress(began, stand_in=config.model.stand_in))
         work = pieces(database, played.event_ids)
         drafts = server.drafts(reference.split("/")[0] for piece in work for reference in piece.references)
         if save is not None:
@@ -124,8 +124,9 @@ def _load(server: HospitalServer, people: Sequence[DemoPatient], began: float) -
 class _Progress:
     """Prints a line when a stage begins or ends, and every few seconds in between."""
 
-    def __init__(self, began: float) -> None:
+    def __init__(self, began: float, *, stand_in: bool) -> None:
         self._began = began
+        self._who = " [a stand-in answers, no model]" if stand_in else ""
         self._shown = 0.0
         self._stage: Stage | None = None
 
@@ -138,7 +139,7 @@ class _Progress:
         written = [piece.seconds["total"] for piece in work if "total" in piece.seconds]
         latency = f", event to draft {sorted(written)[len(written) // 2]:.1f} s (median)" if written else ""
         counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "nothing yet"
-        _say(self._began, f"{stage}: {events} events: {counts}{latency}")
+        _say(self._began, f"{stage}: {events} events: {counts}{latency}{self._who}")
 
 
 def _print(report: Report) -> None:

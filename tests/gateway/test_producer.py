@@ -7,6 +7,8 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -237,3 +239,7 @@ def test_a_broker_killed_in_the_middle_loses_nothing_that_was_acknowledged(apach
     asyncio.run(play())
     found = consume(config)
     assert set(found) == {dict(one.headers)["ce_id"].decode() for one in sent}
+    end = time.monotonic() + 20
+    while any("careloom-gateway-network-thread" in thread.name for thread in threading.enumerate()):
+        assert time.monotonic() < end, "a producer that was given up left its thread behind"
+        time.sleep(0.1)
