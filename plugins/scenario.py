@@ -22,6 +22,8 @@ Resource = Mapping[str, Any]
 
 Locale = Literal["zh", "en"]
 
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
 
 class Stage(StrEnum):
     """When in a patient's journey a scenario runs."""
@@ -101,6 +103,51 @@ class RecordQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """One passage of the knowledge base, as it may be quoted.
+
+    Attributes:
+        id: stable over rebuilds of the index: "<document>#<n>".
+        text: the passage itself.
+        title: of the document, with the heading that the passage stands under.
+        origin: where the document was published: a URL, or a full bibliographic reference.
+        date: of the document's edition, ISO 8601 (a year alone is enough).
+        licence: under which the hospital may show it.
+        locale: its language.
+    """
+
+    id: str
+    text: str
+    title: str
+    origin: str
+    date: str
+    licence: str
+    locale: Locale
+
+    @property
+    def source(self) -> str:
+        """How a `Fact` and a `Draft.sources` name it, beside "Type/id" of the record's own resources."""
+        return f"{PASSAGE}{self.id}"
+
+
+#: In front of a passage's id wherever a source is named.
+PASSAGE = "urn:careloom:passage:"
+
+
+@dataclass(frozen=True, slots=True)
+class KnowledgeQuery:
+    """One look into the knowledge base. What is looked for comes from `Scenario.questions`.
+
+    Attributes:
+        name: key of the passages in `Case.passages`, and of the question in `Scenario.questions`.
+        cap: at most so many passages, best first.
+    """
+
+    name: str
+    cap: int = 3
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """What a scenario is given: one event and the part of the record that it asked for.
 
@@ -111,6 +158,7 @@ class Case:
         truncated: names of the queries that had more than their cap.
         locale: language of prompts and drafts.
         now: time of the event's processing (timezone-aware); the only clock a scenario may use.
+        passages: query name -> passages of the knowledge base, best first.
     """
 
     trigger: Resource
@@ -119,6 +167,7 @@ class Case:
     locale: Locale
     now: datetime
     truncated: frozenset[str] = frozenset()
+    passages: Mapping[str, Sequence[Passage]] = field(default_factory=lambda: _EMPTY)
 
     def get(self, name: str) -> Sequence[Resource]:
         """The resources of one query; empty where nothing was found."""
@@ -211,8 +260,6 @@ class Draft:
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
-
 
 class Scenario(ABC, Generic[Answer]):
     """One scenario. Subclass it, fill the class attributes, return an instance from `careloom_scenarios`.
@@ -224,6 +271,7 @@ class Scenario(ABC, Generic[Answer]):
         stage, risk, autonomy: see the enums.
         triggers: any one of them starts it.
         record: the searches that fill `Case.resources`.
+        knowledge: the looks into the knowledge base that fill `Case.passages`.
         output_model: pydantic model of the answer; every string bounded, every code from a closed set.
         max_tokens: cap of the answer.
         temperature: sampling temperature.
@@ -239,6 +287,7 @@ class Scenario(ABC, Generic[Answer]):
     autonomy: ClassVar[Autonomy] = Autonomy.DRAFT
     triggers: ClassVar[tuple[Trigger, ...]]
     record: ClassVar[tuple[RecordQuery, ...]]
+    knowledge: ClassVar[tuple[KnowledgeQuery, ...]] = ()
     output_model: ClassVar[type[BaseModel]]
     max_tokens: ClassVar[int] = 400
     temperature: ClassVar[float] = 0.0
@@ -248,6 +297,10 @@ class Scenario(ABC, Generic[Answer]):
     @abstractmethod
     def prompt(self, case: Case) -> Prompt:
         """How the model is asked."""
+
+    def questions(self, case: Case) -> Mapping[str, str]:
+        """What to look for in the knowledge base: name of a `knowledge` query -> words. Asked before `prompt`."""
+        return _EMPTY
 
     def rules(self, case: Case) -> Sequence[Finding]:
         """What holds without the model. Runs first, and runs when the model is off."""
