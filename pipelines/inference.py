@@ -16,6 +16,7 @@ from pipelines.batch import Batch, Outcome, called, place
 from pipelines.config import Config
 from pipelines.context import parse
 from pipelines.errors import ErrorClass, PayloadGone, StepFailed
+from pipelines.fail_points import fail_point
 from pipelines.guard import guarded
 from pipelines.ledger.rows import Inference, WorkItem
 from pipelines.ledger.store import Ledger
@@ -96,6 +97,7 @@ class Inferring:
             findings = tuple(scenario.rules(case))
         written = await self._red_flags(item, scenario, case, findings)
         said = await self._said(item, scenario, case)
+        fail_point("runner.asked")
         guarded_at = datetime.now(UTC)
         with _of_scenario("drafts"):
             drafts = tuple(scenario.drafts(case, said.answer, findings))
@@ -113,6 +115,7 @@ class Inferring:
             cut_statements=said.cut,
         )
         await called(self._ledger.inferred, item, inference)
+        fail_point("runner.inferred")
         return Outcome.INFERRED
 
     async def _case(self, item: WorkItem, scenario: Scenario[Any]) -> Case:
@@ -153,6 +156,7 @@ class Inferring:
         server = self._sources.of(item.event.source)
         await self._batch.confirm(item)
         sent = await send(server.client, item.identity, outgoing)
+        fail_point("runner.flagged")
         if not item.rules_written:
             await called(self._ledger.rules_written, item, sent.written)
         return sent.references

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.batch import Batch, Outcome, Summary, called
 from pipelines.config import Config, load
+from pipelines.fail_points import fail_point
 
 if TYPE_CHECKING:
     from pipelines.ledger.rows import WorkItem
@@ -61,6 +62,7 @@ async def infer_rows(
     from pipelines.inference import Inferring
 
     items = await called(ledger.claim, run_id, config.runner.lease)
+    fail_point("runner.claimed")
     payloads.expect(item.event for item in items)
     batch = Batch(ledger, items, lease=config.runner.lease)
     step = Inferring(config, ledger, batch, scenarios, payloads, sources, model)
@@ -79,8 +81,11 @@ async def write_rows(config: Config, ledger: Ledger, run_id: str, *, sources: So
         outgoing = unpack(item.drafts or {})
         server = sources.of(item.event.source)
         await batch.confirm(item)
+        fail_point("runner.sending")
         sent = await send(server.client, item.identity, outgoing)
+        fail_point("runner.sent")
         await called(ledger.written, item, sent.written)
+        fail_point("runner.written")
         return Outcome.WRITTEN
 
     outcomes, errors = await batch.work(step, concurrency=config.runner.concurrency)

@@ -20,6 +20,7 @@ from pipelines.config import Dispatcher
 from pipelines.dispatcher.backoff import Backoff, Holds
 from pipelines.dispatcher.pressure import Pressure
 from pipelines.errors import AirflowError, AirflowUnavailable
+from pipelines.fail_points import fail_point
 from pipelines.ledger import Ledger, Run
 from pipelines.ledger.rows import Backlog
 from pipelines.process import describe
@@ -112,6 +113,7 @@ class Batches:
         run = self._ledger.take_run(backlog.scenario, self._config.batch_size)
         if run is None:
             return 0
+        fail_point("dispatcher.decided")
         metrics.BATCH_SIZE.labels(run.scenario).observe(run.size)
         self._post(run)
         return 1
@@ -158,7 +160,9 @@ class Batches:
             held = self._holds.failed(run.scenario)
             log.warning("%s: %s; its rows wait, held for %.1f s", run.scenario, error, held)
         else:
+            fail_point("dispatcher.posted")
             self._ledger.run_posted(run.run_id)
+            fail_point("dispatcher.noted")
         finally:
             metrics.AIRFLOW_POST_DURATION.labels(outcome).observe(time.perf_counter() - began)
             if outcome in (PostOutcome.REFUSED, PostOutcome.UNAVAILABLE):

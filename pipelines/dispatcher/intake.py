@@ -24,6 +24,7 @@ from pipelines.dispatcher.matching import KafkaRecord, Reader
 from pipelines.dispatcher.positions import Extent, start
 from pipelines.dispatcher.pressure import Pressure
 from pipelines.errors import CareloomError
+from pipelines.fail_points import fail_point
 from pipelines.ledger import Incoming, Ledger, Recorded
 from pipelines.process import describe
 from pipelines.topics import ensure_topic
@@ -97,14 +98,17 @@ class Intake:
         if not records:
             return
         incoming = [self._reader.read(record) for record in records]
+        fail_point("dispatcher.consumed")
         recorded = self._record(incoming, stop)
         if recorded is None:
             return  # asked to stop while the ledger was away: nothing is committed, the records come again
+        fail_point("dispatcher.recorded")
         _count(recorded, len(incoming))
         self._pressure.added(recorded.work)
         if recorded.work:
             self._wake()
         session.commit(incoming)
+        fail_point("dispatcher.committed")
 
     def _record(self, incoming: Sequence[Incoming], stop: threading.Event) -> Recorded | None:
         """Write a batch, as often as it takes; only this one is held in memory meanwhile. None when asked to stop.

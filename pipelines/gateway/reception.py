@@ -18,6 +18,7 @@ from fhir_adapters.wire import Limits
 from monitoring.metrics import Way
 from pipelines.config import Source
 from pipelines.event_numbers import EventNumbers
+from pipelines.fail_points import fail_point
 from pipelines.gateway.errors import NoWayToRead
 from pipelines.gateway.log import place
 from pipelines.hospital import Hospital
@@ -104,9 +105,11 @@ class Reception:
                 " have full resources sent"
             )
         events = [*intake.events, *await self._read(source, intake)]
+        fail_point("gateway.accepted")
         await self._submission.submit(
             source, events, way=_way(arrival, intake), received_at=arrival.received_at, traceparent=arrival.traceparent
         )
+        fail_point("gateway.produced")
         if intake.search:
             await self._reconciler.search(source.name)
         if intake.notification is not None:
