@@ -1,7 +1,7 @@
 """Who made a draft and of what, as FHIR R4: the model or the rules as a Device, and the Provenance that names it.
 
 HAPI drops the version from `Provenance.entity.what.reference`, so it is also in the `display`. Scenario, prompt
-version and rules stand as URIs in `Provenance.policy`: the plan that the activity followed.
+version, rules and guards stand as URIs in `Provenance.policy`: the plan that the activity followed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from fhir_adapters.references import literal
 
 DEVICE_SYSTEM = "urn:careloom:device"
 REGISTRATION_SYSTEM = "urn:careloom:model-registration"
+PASSAGE_SYSTEM = "urn:careloom:passage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Origin:
         prompt_version: of its prompt; None where no prompt was used.
         trigger: "Type/id", with "/_history/<version>" where known, of the event's resource.
         rules: codes of the rules that found something.
+        guards: "<id>:<version>" of those that have looked at the answer.
     """
 
     scenario: str
@@ -55,6 +57,7 @@ class Origin:
     prompt_version: str | None
     trigger: str
     rules: tuple[str, ...] = ()
+    guards: tuple[str, ...] = ()
 
 
 def device_id(author: Author) -> str:
@@ -134,10 +137,13 @@ def _policies(origin: Origin) -> list[str]:
     policies = [f"urn:careloom:scenario:{quote(origin.scenario)}:{quote(origin.scenario_version)}"]
     if origin.prompt_version is not None:
         policies.append(f"urn:careloom:prompt:{quote(origin.scenario)}:{quote(origin.prompt_version)}")
-    return policies + [f"urn:careloom:rule:{quote(origin.scenario)}:{quote(rule)}" for rule in origin.rules]
+    policies += [f"urn:careloom:rule:{quote(origin.scenario)}:{quote(rule)}" for rule in origin.rules]
+    return policies + [f"urn:careloom:guard:{quote(guard, safe=':')}" for guard in origin.guards]
 
 
-def _what(reference: str) -> dict[str, str]:
+def _what(reference: str) -> dict[str, Any]:
+    if reference.startswith(f"{PASSAGE_SYSTEM}:"):  # no resource: HAPI refuses a reference to what is not there
+        return {"identifier": {"system": PASSAGE_SYSTEM, "value": reference.removeprefix(f"{PASSAGE_SYSTEM}:")}}
     found = literal(reference)
     if found is None or found.version is None:
         return {"reference": reference}

@@ -24,12 +24,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
 from monitoring.ledger_collector import LedgerCollector, Objective
+from monitoring.metrics import Metric
 from pipelines.config import Config, load
 from pipelines.errors import ConfigError
 from pipelines.ledger import engine
 from pipelines.ledger.fold import fold_all
 from pipelines.ledger.snapshot import snapshot
 from plugins import manager
+from plugins.counters import SCENARIO
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -91,6 +93,15 @@ def objectives(config: Config) -> list[Objective]:
     ]
 
 
+def plugin_counters(config: Config) -> list[Metric]:
+    """The counters that the enabled plugins declare."""
+    loaded = manager.load(config.plugins.enabled, config.plugins.disabled_scenarios)
+    return [
+        Metric(name, "counter", counter.help, (*sorted(counter.labels), SCENARIO), "exporter")
+        for name, counter in loaded.counters.items()
+    ]
+
+
 def reconcile_every(config: Config) -> dict[str, float]:
     """The sources that are searched for what they never notified, and how often (seconds)."""
     return {s.name: s.reconcile_every for s in config.sources if s.reconcile_every and s.base_url}
@@ -140,7 +151,9 @@ def run(config: Config, wait: Callable[[int], object]) -> None:
     """
     ledger = impatient_engine(config.ledger.url.get_secret_value())
     folding = Folding(ledger, config.exporter.fold_every)
-    collector = LedgerCollector(lambda: snapshot(ledger), objectives(config), reconcile_every(config))
+    collector = LedgerCollector(
+        lambda: snapshot(ledger), objectives(config), reconcile_every(config), plugin_counters(config)
+    )
     server = make_server(
         config.exporter.host, config.exporter.port, application(metrics.EXPORTER, folding), _Server, _Silent
     )

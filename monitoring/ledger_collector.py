@@ -17,11 +17,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
 from monitoring.metrics import Metric
-from pipelines.errors import ErrorClass
+from pipelines.errors import ErrorClass, PoisonReason
 from pipelines.ledger.snapshot import Snapshot
 from pipelines.ledger.states import UNFINISHED
 
 ERROR_CLASSES = tuple(error_class.value for error_class in ErrorClass)
+POISON_REASONS = tuple(reason.value for reason in PoisonReason)
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class LedgerCollector(Collector):
         read: takes a snapshot; raises SQLAlchemyError where the ledger does not answer.
         objectives: of the installed scenarios.
         reconcile_every: source -> seconds between searches for what was never notified; of those that are searched.
+        plugin_counters: that the enabled plugins declare; of others the ledger keeps the numbers and shows none.
         keep: seconds that a snapshot, or its failure, serves further scrapes.
     """
 
@@ -55,12 +57,14 @@ class LedgerCollector(Collector):
         read: Callable[[], Snapshot],
         objectives: Iterable[Objective] = (),
         reconcile_every: Mapping[str, float] = MappingProxyType({}),
+        plugin_counters: Iterable[Metric] = (),
         *,
         keep: float = 0.5,
     ) -> None:
         self._read = read
         self._objectives = tuple(objectives)
         self._reconcile_every = dict(reconcile_every)
+        self._folded = (*metrics.FOLDED, *plugin_counters)
         self._keep = keep
         self._lock = Lock()
         self._snapshot: Snapshot | None = None
@@ -79,7 +83,7 @@ class LedgerCollector(Collector):
             yield from _sums(now)
             yield from _scenarios(now, self._objectives)
             yield from _sources(now, self._reconcile_every)
-            yield from _folded(now)
+            yield from _folded(now, self._folded)
 
     def _current(self) -> Snapshot | None:
         with self._lock:
@@ -115,9 +119,13 @@ def _sums(now: Snapshot) -> Iterator[Family]:
         ],
     )
     yield _counter(metrics.LEDGER_MATCHES, [((), account.matches)])
+    poison = {s.labels["poison_reason"]: s.value for s in now.samples if s.name == metrics.POISON.name}
+    yield _counter(metrics.POISON, [((reason,), poison.get(reason, 0)) for reason in POISON_REASONS])
+    yield _gauge(metrics.POISON_OPEN, [((reason,), now.poison_open.get(reason, 0)) for reason in POISON_REASONS])
     yield _gauge(metrics.UNACCOUNTED, [((), account.unaccounted)])
     yield _gauge(metrics.WORK_UNFOLDED, [((), now.unfolded)])
     yield _gauge(metrics.SWITCHED_OFF, [(switch, 1.0) for switch in now.switches])
+    yield _gauge(metrics.DEPENDENCY_DOWN, [((name,), float(down)) for name, down in now.down.items()])
 
 
 def _scenarios(now: Snapshot, objectives: Iterable[Objective]) -> Iterator[Family]:
@@ -145,14 +153,15 @@ def _sources(now: Snapshot, reconcile_every: Iterable[str]) -> Iterator[Family]:
     yield _gauge(metrics.RECONCILED_UNTIL, [((s,), now.reconciled.get(s, 0.0)) for s in reconcile_every])
 
 
-def _folded(now: Snapshot) -> Iterator[Family]:
-    """Counters and histograms out of `samples`."""
+def _folded(now: Snapshot, declared: Iterable[Metric]) -> Iterator[Family]:
+    """Counters and histograms out of `samples`; of a plugin's counter that has changed its labels, the new ones."""
     by_name: dict[str, list[tuple[Mapping[str, str], float]]] = defaultdict(list)
     for sample in now.samples:
         by_name[sample.name].append((sample.labels, sample.value))
-    for metric in metrics.FOLDED:
+    for metric in declared:
         if metric.kind == "counter":
-            yield _counter(metric, [(_values(metric, labels), value) for labels, value in by_name[metric.name]])
+            kept = [(labels, value) for labels, value in by_name[metric.name] if labels.keys() == set(metric.labels)]
+            yield _counter(metric, [(_values(metric, labels), value) for labels, value in kept])
         else:
             yield _histogram(metric, by_name[f"{metric.name}_bucket"], by_name[f"{metric.name}_sum"])
 

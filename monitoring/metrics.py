@@ -104,6 +104,13 @@ class RecordOutcome(StrEnum):
     MISSING = "missing"
 
 
+class CopyOutcome(StrEnum):
+    """What became of the copy of a record that is no event."""
+
+    COPIED = "copied"
+    REFUSED = "refused"
+
+
 class PostOutcome(StrEnum):
     """What Airflow said to a run: 200, 409, any other 4xx, or no answer, 429 and 5xx."""
 
@@ -131,16 +138,32 @@ LABELS: dict[str, tuple[frozenset[str] | None, str]] = {
     "source": (None, "names of the configured sources, or `unknown`"),
     "scenario": (None, "ids of the installed scenarios, and of those that once were"),
     "stage": (frozenset({"pre_visit", "in_visit", "post_visit"}), "stage of care"),
-    "model": (None, "names of the configured models, or `none`"),
+    "model": (None, "names of the configured models, of a panel joined by `+`, or `none`"),
     "partition": (None, "partitions of the events' topic"),
     "version": (None, "of careloom, or of the scenario"),
     "python": (None, "version of the interpreter"),
     "process": (frozenset(REGISTRIES), "kind of process"),
     "le": (None, "upper bound of a histogram's bucket"),
     "reason": (frozenset(Refusal), "why a request was refused"),
+    "poison_reason": (
+        frozenset(
+            {
+                "tombstone",
+                "no_envelope",
+                "wrong_envelope",
+                "wrong_key",
+                "not_json",
+                "not_a_resource",
+                "too_deep",
+                "not_storable",
+                "unreadable",
+            }
+        ),
+        "why a Kafka record is no event (`pipelines.errors.PoisonReason`)",
+    ),
     "way": (frozenset(Way), "by which way an event came in"),
     "outcome": (
-        frozenset({*RequestOutcome, *RecordOutcome, *PostOutcome, *DraftOutcome}),
+        frozenset({*RequestOutcome, *RecordOutcome, *CopyOutcome, *PostOutcome, *DraftOutcome}),
         "how a request, a record, a POST or a draft ended",
     ),
     "state": (
@@ -170,12 +193,25 @@ LABELS: dict[str, tuple[frozenset[str] | None, str]] = {
         "what a failure means (`pipelines.errors.ErrorClass`)",
     ),
     "hop": (frozenset(HOPS), "part of the way, named by what ends it"),
+    "dependency": (
+        None,
+        "`model:<model>`, `fhir:<source>` (reading), `fhir-write:<source>`, `kafka`, `airflow`",
+    ),
     "kind": (frozenset({"everything", "scenario", "model"}), "what a switch stops"),
     "target": (None, "the scenario or model that a switch stops, empty for everything"),
     "gen_ai_operation_name": (frozenset({"chat"}), "OpenTelemetry: the operation"),
     "gen_ai_provider_name": (frozenset({"openai"}), "OpenTelemetry: the API spoken (vLLM's is OpenAI's)"),
-    "gen_ai_request_model": (None, "OpenTelemetry: names of the configured models"),
+    "gen_ai_request_model": (None, "OpenTelemetry: names of the configured models, of a panel joined by `+`"),
     "gen_ai_token_type": (frozenset({"input", "output"}), "OpenTelemetry: prompt or completion"),
+    "currency": (None, "ISO 4217, of the configured models' prices"),
+    "guard": (None, "ids of the installed guards, and of those that once were"),
+    "code": (None, "what a guard can find wrong; each guard declares its own"),
+    "action": (frozenset({"cut", "flag"}), "whether a statement was taken out, or its reader told"),
+    "plugin": (None, "names of the enabled plugins"),
+    "hook": (
+        frozenset({"careloom_before_infer", "careloom_after_infer", "careloom_on_failure"}),
+        "a lifecycle hook (`plugins.hookspecs`)",
+    ),
 }
 
 
@@ -325,6 +361,12 @@ BROKER_REWINDS = _counter(
     "careloom_dispatcher_broker_rewinds_total",
     "Times that a partition ended before the ledger's offset: the broker lost data or the topic was made anew.",
 )
+DEAD_LETTER_COPIES = _counter(
+    "dispatcher",
+    "careloom_dispatcher_dead_letter_copies_total",
+    "Copies of records that are no events, by whether the dead-letter topic took them.",
+    "outcome",
+)
 BATCH_SIZE = _histogram(
     "dispatcher",
     "careloom_dispatcher_batch_items",
@@ -386,6 +428,18 @@ LEDGER_RECORDS = _ledger(
     "careloom_ledger_records_total",
     "Kafka records in the ledger, by what they were; never goes back.",
     "outcome",
+)
+POISON = _ledger(
+    "counter",
+    "careloom_poison_records_total",
+    "Kafka records that are no events, by why; never goes back.",
+    "poison_reason",
+)
+POISON_OPEN = _ledger(
+    "gauge",
+    "careloom_poison_open_records",
+    "Records that are no events and that nobody has decided on.",
+    "poison_reason",
 )
 LEDGER_MATCHES = _ledger("counter", "careloom_ledger_matches_total", "Pieces of work that events were to become.")
 UNACCOUNTED = _ledger(
@@ -464,6 +518,53 @@ MODEL_TOKENS = _ledger(
     "scenario",
     buckets=TOKEN_BUCKETS,
 )
+MODEL_REQUESTS = _ledger(
+    "counter",
+    "careloom_model_requests_total",
+    "Questions that a model answered, in tries that failed too.",
+    "model",
+    "scenario",
+)
+MODEL_TOKENS_SPENT = _ledger(
+    "counter",
+    "careloom_model_tokens_total",
+    "Tokens of all answers and of their prompts, in tries that failed too.",
+    "model",
+    "scenario",
+    "gen_ai_token_type",
+)
+MODEL_SECONDS = _ledger(
+    "counter",
+    "careloom_model_seconds_total",
+    "The models' time for all answers, in tries that failed too.",
+    "model",
+    "scenario",
+)
+MODEL_COST = _ledger(
+    "counter",
+    "careloom_model_cost_total",
+    "What all answers cost by the configured prices.",
+    "model",
+    "scenario",
+    "currency",
+)
+GUARD_VERDICTS = _ledger(
+    "counter",
+    "careloom_guard_verdicts_total",
+    "What guards found wrong with answers, by what became of it.",
+    "scenario",
+    "guard",
+    "code",
+    "action",
+)
+HOOK_ERRORS = _ledger(
+    "counter",
+    "careloom_plugin_hook_errors_total",
+    "Lifecycle hooks of plugins that failed, or counted what they had not declared.",
+    "plugin",
+    "hook",
+    "scenario",
+)
 FINDINGS = _ledger("counter", "careloom_findings_total", "What rules found without a model.", "scenario", "stage")
 STATEMENTS_CUT = _ledger(
     "counter",
@@ -473,6 +574,12 @@ STATEMENTS_CUT = _ledger(
     "stage",
 )
 DRAFTS = _ledger("counter", "careloom_drafts_total", "Resources at the FHIR server.", "scenario", "stage", "outcome")
+DEPENDENCY_DOWN = _ledger(
+    "gauge",
+    "careloom_dependency_down",
+    "1 while a dependency counts as down and what needs it waits in the ledger, else 0.",
+    "dependency",
+)
 SWITCHED_OFF = _ledger("gauge", "careloom_switched_off", "1 for whatever a person has switched off.", "kind", "target")
 SUBSCRIPTION_GAPS = _ledger(
     "counter", "careloom_subscription_gaps_total", "Gaps in the event numbers of a source's subscriptions.", "source"
@@ -510,6 +617,12 @@ FOLDED = (
     EVENT_TO_RULE_DRAFT,
     MODEL_DURATION,
     MODEL_TOKENS,
+    MODEL_REQUESTS,
+    MODEL_TOKENS_SPENT,
+    MODEL_SECONDS,
+    MODEL_COST,
+    GUARD_VERDICTS,
+    HOOK_ERRORS,
 )
 
 

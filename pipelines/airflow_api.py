@@ -136,7 +136,10 @@ class AirflowApi:
         except httpx.TransportError as error:
             raise AirflowUnavailable(f"Airflow at {self._config.url} does not answer: {type(error).__name__}") from None
         if answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error:
-            raise AirflowUnavailable(f"Airflow at {self._config.url} answered {answer.status_code} to {method} {path}")
+            raise AirflowUnavailable(
+                f"Airflow at {self._config.url} answered {answer.status_code} to {method} {path}",
+                retry_after=_seconds(answer.headers.get("retry-after")),
+            )
         return answer
 
     def _new_token(self, old: str | None) -> str:
@@ -153,6 +156,14 @@ class AirflowApi:
         """Anything but 2xx is an error; Airflow's words are not repeated."""
         if not answer.is_success:
             raise AirflowError(f"Airflow at {self._config.url} answered {answer.status_code} to {what}")
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """The delay-seconds form of Retry-After (RFC 9110 10.2.3); proxies in front of Airflow do not send the date form."""
+    try:
+        return max(float(retry_after or ""), 0.0)
+    except ValueError:
+        return None
 
 
 def _json(answer: httpx.Response) -> Any:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from pipelines.errors import ErrorClass, LeaseLost, LedgerError, StepFailed
+from pipelines.breaker import KAFKA, Breakers, Task, current, dependency_of, reading_of, writing_of
+from pipelines.errors import ErrorClass, LeaseLost, LedgerError, StepFailed, Waits
+from pipelines.ledger.calls import called
 from pipelines.ledger.rows import WorkItem
+from pipelines.ledger.states import State
 from pipelines.ledger.store import Ledger
+from pipelines.places import place
+
+__all__ = ["Batch", "Outcome", "Summary", "called", "place"]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+
+#: Seconds that a look at the switches serves.
+_SWITCHES_KEEP = 1.0
 
 
 class Outcome(StrEnum):
@@ -30,6 +36,7 @@ class Outcome(StrEnum):
     WRITTEN = "written"
     STALE = "stale"
     FAILED = "failed"
+    WAITS = "waits"
     HELD_BACK = "held back"
     LEASE_LOST = "lease lost"
 
@@ -58,7 +65,8 @@ class Summary:
     @property
     def failed_all(self) -> bool:
         """Whether rows failed and none came through: the step itself is in trouble, not single events."""
-        return Outcome.FAILED in self.outcomes and set(self.outcomes) <= {Outcome.FAILED, Outcome.HELD_BACK}
+        came_through = set(self.outcomes) - {Outcome.FAILED, Outcome.WAITS, Outcome.HELD_BACK}
+        return Outcome.FAILED in self.outcomes and not came_through
 
     @property
     def line(self) -> str:
@@ -68,6 +76,14 @@ class Summary:
         return f"{self.step} {self.run_id}: {ended}{f' ({failed})' if failed else ''}"
 
 
+class Overtaken(Exception):
+    """A newer version of the row's resource came: no fault of anybody's, and nothing is written for this one."""
+
+
+#: How a row ends that holds up none of its patient's later ones.
+_OUT_OF_THE_WAY = frozenset({Outcome.INFERRED, Outcome.WRITTEN, Outcome.STALE})
+
+
 class Batch:
     """The rows that one `claim` gave, and their leases.
 
@@ -75,24 +91,51 @@ class Batch:
         ledger: where they are from.
         items: the rows.
         lease: seconds of a lease; renewed at every third of it while the batch is worked on.
+        breakers: the run's, of what the rows need.
     """
 
-    def __init__(self, ledger: Ledger, items: Sequence[WorkItem], *, lease: float) -> None:
+    def __init__(self, ledger: Ledger, items: Sequence[WorkItem], *, lease: float, breakers: Breakers) -> None:
         self._ledger = ledger
         self._items = items
         self._lease = lease
+        self._breakers = breakers
         self._open = {item.id: item for item in items}
         self._outcomes: Counter[Outcome] = Counter()
         self._errors: Counter[ErrorClass] = Counter()
+        self._switched_off: frozenset[tuple[str, str]] = frozenset()
+        self._switches_read_at = float("-inf")
+        self._switches = asyncio.Lock()
 
     async def confirm(self, item: WorkItem) -> None:
-        """Make sure, right before something is written elsewhere, that the row is still ours.
+        """Make sure, right before something is written elsewhere, that the row is still ours, and the newest version.
 
         Raises:
             LeaseLost: another worker has it.
+            Overtaken: a newer version of its resource came; nothing may be written for this one.
         """
-        if item.id not in await called(self._ledger.renew, [item], self._lease):
-            raise LeaseLost(f"work {item.id} is no longer leased to this worker; nothing was written")
+        if await called(self._ledger.confirm, item, self._lease):
+            raise Overtaken(f"work {item.id} is of a version that was overtaken; nothing was written")
+
+    async def ask(self, model: str, question: Callable[[], Awaitable[_T]]) -> _T:
+        """See `Breakers.ask`: every question to a model goes through here."""
+        return await self._breakers.ask(model, question)
+
+    def wrote(self, item: WorkItem) -> None:
+        """The source's server has taken what was written for this row."""
+        self._breakers.served(writing_of(item.event.source))
+
+    async def is_off(self, kind: str, name: str) -> bool:
+        """As `Ledger.is_off`, at most a second old.
+
+        Raises:
+            LedgerError: the ledger does not answer.
+        """
+        async with self._switches:
+            if time.monotonic() - self._switches_read_at >= _SWITCHES_KEEP:
+                rows = await called(self._ledger.switched_off)
+                self._switched_off = frozenset((row.kind, row.name) for row in rows)
+                self._switches_read_at = time.monotonic()
+        return bool({("everything", ""), (kind, name)} & self._switched_off)
 
     async def work(
         self, step: Callable[[WorkItem], Awaitable[Outcome]], *, concurrency: int
@@ -100,7 +143,7 @@ class Batch:
         """Take every row through `step`; returns the counts of outcomes and of error classes.
 
         Args:
-            step: works on one row; raises `StepFailed` or `LeaseLost`.
+            step: works on one row; raises `StepFailed`, `Waits`, `LeaseLost` or `Overtaken`.
             concurrency: patients worked on at the same time.
 
         Raises:
@@ -118,8 +161,10 @@ class Batch:
         renewing = asyncio.create_task(self._keep_leases())
         try:
             async with asyncio.TaskGroup() as group:
-                for items in patients.values():
+                # who has failed comes last: should something be down, it must not be the one that tries for all
+                for items in sorted(patients.values(), key=lambda items: items[0].tries > 0):
                     group.create_task(one_patient(items))
+            await self._breakers.tell()
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
         finally:
@@ -127,36 +172,72 @@ class Batch:
         return dict(self._outcomes), dict(self._errors)
 
     async def _in_order(self, items: Sequence[WorkItem], step: Callable[[WorkItem], Awaitable[Outcome]]) -> None:
-        """One patient's rows; none overtakes one that has to wait."""
+        """One patient's rows; none overtakes one that has to wait, but the rules of each run."""
         blocked = False
         for item in items:
+            rules_only = blocked or item.rules_only
+            nothing_to_do = rules_only and (item.rules_ran or item.state is State.INFERRED)
             try:
-                if blocked or await called(self._ledger.is_off, "scenario", item.scenario):
+                if nothing_to_do or await self.is_off("scenario", item.scenario):
                     await called(self._ledger.give_back, item)
                     outcome = Outcome.HELD_BACK
                 else:
+                    current.set(Task(item, rules_only))
                     outcome = await self._one(item, step)
             except LeaseLost:
                 outcome = Outcome.LEASE_LOST
-            blocked = blocked or outcome not in (Outcome.INFERRED, Outcome.WRITTEN, Outcome.STALE)
+            blocked = blocked or outcome not in _OUT_OF_THE_WAY
             self._open.pop(item.id, None)
+            self._breakers.left(item)
             self._outcomes[outcome] += 1
 
     async def _one(self, item: WorkItem, step: Callable[[WorkItem], Awaitable[Outcome]]) -> Outcome:
         if item.id not in self._open:
             raise LeaseLost(f"work {item.id} is no longer leased to this worker")
-        if await called(self._ledger.superseded, [item]):
+        try:
+            await self._may_begin(item)
+            outcome = await step(item)
+        except Overtaken:
             await called(self._ledger.stale, item)
             return Outcome.STALE
-        try:
-            return await step(item)
+        except Waits as reason:
+            await called(self._ledger.wait, item, reason)
+            return Outcome.WAITS if reason.dependency else Outcome.HELD_BACK
         except StepFailed as failure:
-            reason = failure
+            trouble = failure
         except (LeaseLost, LedgerError):
             raise
         except Exception as error:  # noqa: BLE001 a fault of ours must not take other patients' rows down
-            reason = StepFailed(ErrorClass.INTERNAL, f"{type(error).__name__} at {place(error)}")
-        state = await called(self._ledger.failed, item, reason)
+            trouble = StepFailed(ErrorClass.INTERNAL, f"{type(error).__name__} at {place(error)}")
+        else:
+            if outcome is Outcome.INFERRED:
+                self._breakers.answered(current.get())
+            await self._breakers.tell()
+            return outcome
+        return await self._failed(item, trouble)
+
+    async def _may_begin(self, item: WorkItem) -> None:
+        """Whether work on a row makes sense now; for one that is only to be written, `confirm` asks the rest.
+
+        Raises:
+            Overtaken: a newer version came.
+            Waits: what it needs from its first moment on is down.
+        """
+        source = item.event.source
+        if item.state is State.INFERRED:
+            await self._breakers.passes(writing_of(source), item)
+            return
+        if await called(self._ledger.superseded, [item]):
+            raise Overtaken(f"work {item.id} is of a version that was overtaken")
+        await self._breakers.passes(KAFKA, item)
+        await self._breakers.passes(reading_of(source), item)
+
+    async def _failed(self, item: WorkItem, reason: StepFailed) -> Outcome:
+        await self._breakers.tell()
+        dependency = dependency_of(reason, current.get())
+        state = await called(self._ledger.failed, item, reason, dependency=dependency)
+        if dependency is not None:
+            self._breakers.failed(dependency)
         self._errors[reason.error_class] += 1
         _log.warning("work %d: %s: %s; it is %s", item.id, reason.error_class, reason, state)
         return Outcome.FAILED
@@ -170,22 +251,3 @@ class Batch:
                 for item in asked:
                     if item.id not in held:
                         self._open.pop(item.id, None)
-
-
-async def called(function: Callable[..., _T], *arguments: Any) -> _T:
-    """A blocking ledger call, off the event loop.
-
-    Raises:
-        LedgerError: the ledger does not answer. A driver's own message may quote values, so it is left behind.
-    """
-    try:
-        return await asyncio.to_thread(function, *arguments)
-    except SQLAlchemyError as error:
-        cause = type(getattr(error, "orig", None) or error).__name__
-        raise LedgerError(f"the ledger did not do {getattr(function, '__name__', 'a call')} ({cause})") from None
-
-
-def place(error: BaseException) -> str:
-    """ "file:line" where an exception was raised; its message may hold patient data and stays out."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from fhir_adapters.event import FhirVersion
 from pipelines.errors import ConfigError
+from pipelines.models.settings import Model as Model
+from pipelines.models.settings import Registry
+from pipelines.sections import Port, Seconds
+from pipelines.sections import Section as _Section
 
 ENVIRONMENT_VARIABLE = "CARELOOM_CONFIG"
 DEFAULT_FILE = "careloom.toml"
-
-Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Source(_Section):
@@ -69,13 +67,32 @@ class Gateway(_Section):
 
 
 class Kafka(_Section):
-    """The broker and the topic that carries events."""
+    """The broker and the topic that carries events.
+
+    Attributes:
+        dead_letter_topic: where records that are no events are copied to; None for `<topic>.dead-letters`.
+        dead_letter_retention: seconds that it keeps them. They may hold patient data: no longer than somebody needs to
+            look at them, and no shorter than the topic of events itself keeps its records.
+    """
 
     bootstrap: str = "127.0.0.1:9092"
     topic: str = "careloom.events"
     partitions: Annotated[int, Field(ge=1)] = 6
     replication: Annotated[int, Field(ge=1)] = 1
     group: str = "careloom.dispatcher"
+    dead_letter_topic: str | None = None
+    dead_letter_retention: Seconds = 30 * 86_400.0
+
+    @property
+    def dead_letters(self) -> str:
+        """The name of the dead-letter topic."""
+        return self.dead_letter_topic or f"{self.topic}.dead-letters"
+
+    @model_validator(mode="after")
+    def _two_topics(self) -> Kafka:
+        if self.dead_letters == self.topic:
+            raise ValueError("dead_letter_topic must be another topic than topic, or every copy would be read again")
+        return self
 
 
 class LedgerDatabase(_Section):
@@ -104,7 +121,7 @@ class Dispatcher(_Section):
         backoff: seconds before the second attempt; doubles, with full jitter.
         backoff_cap: seconds that a wait never exceeds.
         reap_every: seconds between looks at runs that should have ended.
-        metrics_port: of this process's /metrics.
+        metrics_host, metrics_port: where this process's /metrics listens.
     """
 
     linger: Seconds = 0.2
@@ -115,6 +132,7 @@ class Dispatcher(_Section):
     backoff: Seconds = 1.0
     backoff_cap: Seconds = 60.0
     reap_every: Seconds = 2.0
+    metrics_host: str = "127.0.0.1"
     metrics_port: Port = 8801
 
 
@@ -132,35 +150,28 @@ class Runner(_Section):
     max_prompt_chars: Annotated[int, Field(ge=500)] = 3000
 
 
-class Model(_Section):
-    """The model server and what must stand on each of its drafts.
+class Plugins(_Section):
+    """Which plugins run: an allow-list of entry points beside the built-in ones.
 
     Attributes:
-        url: base of an OpenAI-compatible server, ending in /v1.
-        name: as the server knows it.
-        version: of the weights.
-        registration_number: the model's registration (备案号) where it has one.
-        stand_in: true where no model answers but the test stand-in; every draft then says so.
-        timeout: seconds for one answer.
-        attempts: tries within one task for an answer that fails by transport, 429 or 5xx.
+        enabled: names of entry points.
+        disabled_scenarios: ids of scenarios that do not run.
+        settings: plugin -> what it is told (`plugins.hookspecs.Settings.own`); of a built-in one by its module's name.
     """
-
-    url: str = "http://127.0.0.1:8000/v1"
-    name: str
-    version: str
-    registration_number: str | None = None
-    api_key: SecretStr | None = None
-    stand_in: bool = False
-    max_in_flight: Annotated[int, Field(ge=1)] = 16
-    timeout: Seconds = 120.0
-    attempts: Annotated[int, Field(ge=1, le=5)] = 3
-
-
-class Plugins(_Section):
-    """Which scenarios run: an allow-list of entry points beside the built-in ones."""
 
     enabled: tuple[str, ...] = ()
     disabled_scenarios: tuple[str, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
+
+
+class Knowledge(_Section):
+    """The knowledge base; `careloom knowledge index` reads the folders and writes the index below `state_dir`.
+
+    Attributes:
+        folders: of documents (.md, .pdf), relative to this file; none for those that come with careloom.
+    """
+
+    folders: tuple[Path, ...] = ()
 
 
 class Exporter(_Section):
@@ -172,7 +183,13 @@ class Exporter(_Section):
 
 
 class Config(_Section):
-    """All of it."""
+    """All of it.
+
+    Attributes:
+        model: the model that is asked where no route says otherwise; the first of `models` where it is left out.
+        models: all others, or all.
+        routing: scenario id or stage -> name of a model, or several; see `pipelines.models.settings`.
+    """
 
     state_dir: Path
     locale: Literal["zh", "en"] = "zh"
@@ -181,12 +198,32 @@ class Config(_Section):
     ledger: LedgerDatabase
     airflow: Airflow
     model: Model
+    models: tuple[Model, ...] = ()
+    routing: Mapping[str, str | tuple[str, ...]] = Field(default_factory=dict)
     gateway: Gateway = Gateway()
     kafka: Kafka = Kafka()
     dispatcher: Dispatcher = Dispatcher()
     runner: Runner = Runner()
     plugins: Plugins = Plugins()
+    knowledge: Knowledge = Knowledge()
     exporter: Exporter = Exporter()
+
+    @property
+    def registry(self) -> Registry:
+        """The models, and who is asked for which scenario."""
+        return Registry(self.model, self.models, self.routing)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_model(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "model" not in data and data.get("models"):
+            return {**data, "model": data["models"][0]}
+        return data
+
+    @model_validator(mode="after")
+    def _models_fit(self) -> Config:
+        self.registry  # noqa: B018  it refuses what does not fit together
+        return self
 
     def source(self, name: str) -> Source:
         """The source of that name.
@@ -222,6 +259,8 @@ def load(path: Path | None = None) -> Config:
         raise ConfigError(f"{file}: not TOML: {error}") from None
     if isinstance(data.get("state_dir"), str):
         data["state_dir"] = file.parent / data["state_dir"]
+    if isinstance(knowledge := data.get("knowledge"), dict) and isinstance(folders := knowledge.get("folders"), list):
+        knowledge["folders"] = [file.parent / folder if isinstance(folder, str) else folder for folder in folders]
     try:
         config = Config.model_validate(data)
     except ValidationError as error:

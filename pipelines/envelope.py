@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from fhir_adapters.event import ClinicalEvent
+from pipelines.errors import PoisonReason
 from pipelines.ledger.rows import EventRow, Position
 
 Headers = Sequence[tuple[str, bytes]]
@@ -20,10 +22,19 @@ Headers = Sequence[tuple[str, bytes]]
 _PREFIX = "ce_"
 _TYPE = "org.careloom.fhir."
 _LONGEST = 512
+_KEY = re.compile(rb"[0-9a-f]{32}")
 
 
 class NotAnEvent(Exception):
-    """A Kafka record that is no careloom event: a poison message; the message says which part is wrong."""
+    """A Kafka record that is no careloom event: a poison message; the message says which part is wrong.
+
+    Attributes:
+        reason: of the closed set.
+    """
+
+    def __init__(self, reason: PoisonReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,24 +99,24 @@ def unpack(position: Position, key: bytes | None, headers: Headers, timestamp_ms
     def need(name: str) -> str:
         value = values.get(name)
         if value is None:
-            raise NotAnEvent(f"header {_PREFIX}{name} is missing")
+            raise NotAnEvent(PoisonReason.NO_ENVELOPE, f"header {_PREFIX}{name} is missing")
         if len(value) > _LONGEST or b"\0" in value:  # PostgreSQL takes neither, and the record would come for ever
-            raise NotAnEvent(f"header {_PREFIX}{name} is longer than {_LONGEST} bytes or holds NUL")
+            raise _wrong(f"header {_PREFIX}{name} is longer than {_LONGEST} bytes or holds NUL")
         try:
             return value.decode()
         except UnicodeDecodeError:
-            raise NotAnEvent(f"header {_PREFIX}{name} is not UTF-8") from None
+            raise _wrong(f"header {_PREFIX}{name} is not UTF-8") from None
 
     def may(name: str) -> str | None:
         return need(name) if name in values else None
 
     if need("specversion") != "1.0":
-        raise NotAnEvent(f"header {_PREFIX}specversion is not 1.0")
+        raise _wrong(f"header {_PREFIX}specversion is not 1.0")
     resource_type, _, change = need("type").removeprefix(_TYPE).partition(".")
     if not need("type").startswith(_TYPE) or not resource_type or change not in ("written", "deleted"):
-        raise NotAnEvent(f"header {_PREFIX}type is not {_TYPE}<resource type>.<written or deleted>")
-    if not key or len(key) > _LONGEST or b"\0" in key:
-        raise NotAnEvent(f"the record has no key, one longer than {_LONGEST} bytes or one with NUL")
+        raise _wrong(f"header {_PREFIX}type is not {_TYPE}<resource type>.<written or deleted>")
+    if key is None or not _KEY.fullmatch(key):
+        raise NotAnEvent(PoisonReason.WRONG_KEY, "the record's key is no patient's key: 32 hexadecimal digits")
     return EventRow(
         event_id=need("id"),
         source=need("source").removeprefix("urn:careloom:source:"),
@@ -115,15 +126,23 @@ def unpack(position: Position, key: bytes | None, headers: Headers, timestamp_ms
         version_id=may("versionid"),
         last_updated=_instant(may("time")),
         change=change,
-        patient_key=key.decode("ascii", "replace"),
+        patient_key=key.decode(),
         position=position,
-        received_at=_instant(need("receivedat")) or _epoch(timestamp_ms),
-        durable_at=_epoch(timestamp_ms),
+        received_at=_instant(need("receivedat")) or record_time(timestamp_ms),
+        durable_at=record_time(timestamp_ms),
     )
 
 
-def _epoch(timestamp_ms: int) -> datetime:
-    return datetime.fromtimestamp(timestamp_ms / 1000, UTC)
+def record_time(timestamp_ms: int) -> datetime:
+    """A Kafka record's own time; the epoch where it has none that is a time."""
+    try:
+        return datetime.fromtimestamp(max(timestamp_ms, 0) / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return datetime.fromtimestamp(0, UTC)
+
+
+def _wrong(message: str) -> NotAnEvent:
+    return NotAnEvent(PoisonReason.WRONG_ENVELOPE, message)
 
 
 def _instant(value: str | None) -> datetime | None:

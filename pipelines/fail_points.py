@@ -21,6 +21,7 @@ NAMES = frozenset(
         "gateway.accepted",  # an event was read and checked, and is not yet sent to Kafka
         "gateway.produced",  # Kafka has it, and the sender has no answer yet
         "dispatcher.consumed",  # records were read, and are not yet in the ledger
+        "dispatcher.dead_lettered",  # poison is copied to the dead-letter topic, and the ledger does not know
         "dispatcher.recorded",  # they are in the ledger, and the offset is not committed
         "dispatcher.committed",  # the offset is committed
         "dispatcher.decided",  # a run stands in the ledger, and Airflow was not asked

@@ -1,7 +1,8 @@
 """What a model said, held against what it was shown: cut what has no support, refuse what is no answer.
 
-Three things are checked in code, whatever the scenario: the answer is whole and fits its schema; every number in a
-statement stands in the facts that the statement cites; no statement names a resource that it does not cite.
+Three things are checked in code, whatever the scenario and the guards: the answer is whole and fits its schema; every
+statement cites facts that were shown; none names a resource that it does not cite. The rest is the guards'
+(`plugins/guards`, `pipelines/verdicts.py`).
 """
 
 from __future__ import annotations
@@ -10,24 +11,19 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
 from fhir_adapters.resource_types import versions_of
 from pipelines.errors import ErrorClass, StepFailed
-from pipelines.models.base import ChatAnswer
 from plugins.errors import AnswerInvalid
+from plugins.model_backend import ChatAnswer
 from plugins.prompting import parse_answer
 from plugins.scenario import Fact, Statement
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
-#: One or two digits behind a letter are part of a word: "SpO2", "HbA1c", "B12" and "R1" hold no measured number.
-_NUMBER = re.compile(r"(?<![A-Za-z0-9.])\d+(?:[.,]\d+)*|(?<=[A-Za-z])\d{3,}(?:[.,]\d+)*")
-_EXPONENTS = str.maketrans("", "", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _RESOURCE = re.compile(r"(?<![A-Za-z0-9])([A-Z][A-Za-z]{2,})/([A-Za-z0-9\-.]{1,64})")
 #: Unicode categories that no text of a record needs: controls, format characters, surrogates, private use, unassigned.
 _NOT_TEXT = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
@@ -74,14 +70,8 @@ def guarded(
     return Guarded(cleaned if isinstance(cleaned, output_model) else parsed, unsupported + cut)
 
 
-def numbers(text: str) -> frozenset[Decimal]:
-    """The numbers in a text, however they are written: 7.20 is 7.2, 1,000 is 1000, full-width digits are digits."""
-    found = _NUMBER.findall(unicodedata.normalize("NFKC", text.translate(_EXPONENTS)))
-    return frozenset(number for written in found for number in _values(written))
-
-
 def supported(statement: Statement, said: Mapping[str, Sequence[str]]) -> bool:
-    """Whether a statement cites known facts, its numbers all stand in them, and it names no resource beyond them.
+    """Whether a statement cites known facts, and names no resource beyond them.
 
     Args:
         statement: cites "Type/id".
@@ -89,20 +79,8 @@ def supported(statement: Statement, said: Mapping[str, Sequence[str]]) -> bool:
     """
     if not set(statement.sources) <= said.keys():
         return False
-    cited = numbers(" ".join(text for source in statement.sources for text in said[source]))
-    named = [match for match in _RESOURCE.finditer(statement.text) if versions_of(match[1])]
-    rest = statement.text
-    for match in reversed(named):
-        rest = f"{rest[: match.start()]} {rest[match.end() :]}"
-    return numbers(rest) <= cited and {match[0].rstrip(".") for match in named} <= set(statement.sources)
-
-
-def _values(written: str) -> tuple[Decimal, ...]:
-    """ "1,000" is one number; "3,4" may be two, or a decimal comma: all readings must have support, so it is two."""
-    if _THOUSANDS.fullmatch(written):
-        return (Decimal(written.replace(",", "")),)
-    parts = [part for piece in written.split(",") for part in ([piece] if piece.count(".") <= 1 else piece.split("."))]
-    return tuple(Decimal(part) for part in parts)
+    named = (match[0].rstrip(".") for match in _RESOURCE.finditer(statement.text) if versions_of(match[1]))
+    return set(named) <= set(statement.sources)
 
 
 def _checked(value: Any, said: Mapping[str, Sequence[str]]) -> tuple[Any, int]:

@@ -4,61 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from fhir_adapters.errors import FhirServerError
 from fhir_adapters.provenance import Author, Origin
-from pipelines.batch import Batch, Outcome, called, place
+from pipelines.asking import Asking, Said, Spent
+from pipelines.batch import Batch, Outcome
 from pipelines.config import Config
 from pipelines.context import parse
-from pipelines.errors import ErrorClass, PayloadGone, StepFailed
+from pipelines.errors import ErrorClass, PayloadGone, StepFailed, Waits
 from pipelines.fail_points import fail_point
-from pipelines.guard import guarded
+from pipelines.failure_policy import POLICIES, Action
+from pipelines.ledger.calls import called
 from pipelines.ledger.rows import Inference, WorkItem
 from pipelines.ledger.store import Ledger
-from pipelines.models.base import PRIORITIES, ChatAnswer, ChatRequest, ModelBackend
+from pipelines.looking_up import with_passages
+from pipelines.models.fleet import Fleet
+from pipelines.notices import with_notices
 from pipelines.payloads import PayloadSource
+from pipelines.plugin_faults import of_plugin
+from pipelines.recognition import outbox, written_before
 from pipelines.sources import Sources
 from pipelines.write_back import Outgoing, Part, failure, pack, referred, send
-from plugins.prompting import chat, schema_for
+from plugins.lifecycle import Counted, Failed, Inferred, Started, added
+from plugins.manager import Loaded
 from plugins.scenario import Case, Draft, Finding, Scenario, Severity
 
 _log = logging.getLogger(__name__)
-
-#: An answer that is none is asked for once more; sampled, since greedy decoding would only repeat it.
-ASKED_AT_MOST = 2
-_SECOND_TEMPERATURE = 0.4
-#: Seconds until a row whose model is switched off looks again.
-_LOOK_AGAIN = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """A guarded answer with what it cost, all questions together."""
-
-    answer: Any
-    cut: int
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
-    answered_at: datetime
 
 
 class Inferring:
     """The step `infer` for one row at a time; many may be under way at once.
 
     Args:
-        config: locale, model and limits.
+        config: locale and limits.
         ledger: where rows are.
-        batch: of the rows; asked right before something is written elsewhere.
-        scenarios: id -> scenario, as installed.
+        batch: of the rows; asked right before something is written elsewhere, and before a model is asked.
+        loaded: scenarios, guards, knowledge and lifecycle hooks, as installed.
         payloads: the events' bytes.
         sources: the hospitals' servers.
-        model: the model server.
+        fleet: the models.
     """
 
     def __init__(
@@ -66,57 +54,115 @@ class Inferring:
         config: Config,
         ledger: Ledger,
         batch: Batch,
-        scenarios: Mapping[str, Scenario[Any]],
+        loaded: Loaded,
         payloads: PayloadSource,
         sources: Sources,
-        model: ModelBackend,
+        fleet: Fleet,
     ) -> None:
-        self._config = config
         self._ledger = ledger
         self._batch = batch
-        self._scenarios = scenarios
+        self._loaded = loaded
+        self._lifecycle = loaded.lifecycle
         self._payloads = payloads
         self._one_reader = asyncio.Lock()
         self._sources = sources
-        self._model = model
+        self._asking = Asking(
+            fleet,
+            loaded.guards,
+            max_prompt_chars=config.runner.max_prompt_chars,
+            ask=batch.ask,
+            is_off=batch.is_off,
+        )
 
     async def __call__(self, item: WorkItem) -> Outcome:
         """Take one row from its event to its outbox.
 
         Raises:
             StepFailed: it did not get there; what was written at once stays written.
+            Waits: it cannot go on now.
             LeaseLost: the row is another worker's.
+            Overtaken: a newer version of its resource came.
         """
-        scenario = self._scenarios.get(item.scenario)
+        scenario = self._loaded.scenarios.get(item.scenario)
         if scenario is None:
             raise StepFailed(
                 ErrorClass.SCENARIO_MISSING, f"no scenario {item.scenario} is installed; install its plugin, or discard"
             )
+        if item.replay and not item.rules_only and (references := await self._written_before(item)):
+            await called(self._ledger.inferred, item, Inference(outbox(references), times={}))
+            return Outcome.INFERRED
+        work = Started(scenario.id, scenario.version, scenario.stage.value, item.attempts + 1)
+        spent, counted = Spent(), dict[str, Mapping[str, float]]()
+        try:
+            await self._inferred(item, scenario, work, spent, counted)
+        except Waits:
+            await called(self._ledger.tallied, item, spent.tally({}))
+            raise
+        except StepFailed as failed:
+            passing = POLICIES[failed.error_class].action is Action.WAIT
+            told = self._lifecycle.on_failure(Failed(work, failed.error_class.value, passing))
+            await called(self._ledger.tallied, item, spent.tally(added(counted, told)))
+            raise
+        fail_point("runner.inferred")
+        return Outcome.INFERRED
+
+    async def _inferred(
+        self, item: WorkItem, scenario: Scenario[Any], work: Started, spent: Spent, counted: dict[str, Any]
+    ) -> None:
+        """From the event's bytes to drafts in the ledger; `spent` and `counted` take note on the way."""
         case = await self._case(item, scenario)
-        with _of_scenario("rules"):
+        with of_plugin("rules() of the scenario"):
             findings = tuple(scenario.rules(case))
         written = await self._red_flags(item, scenario, case, findings)
-        said = await self._said(item, scenario, case)
+        counted |= self._lifecycle.before_infer(work)
+        case = await with_passages(scenario, case, self._loaded.knowledge)
+        said = await self._asking(
+            scenario, case, spent, request_id=f"careloom-{item.id}-{item.lease[:8]}", tried=item.attempts
+        )
         fail_point("runner.asked")
         guarded_at = datetime.now(UTC)
-        with _of_scenario("drafts"):
-            drafts = tuple(scenario.drafts(case, said.answer, findings))
+        with of_plugin("drafts() of the scenario"):
+            drafts = tuple(said.drafts(scenario, case, (*findings, *said.notices)))
+        drafts = with_notices(drafts, said.notices, case.locale)
         if item.rules_written and referred(drafts):  # to what an earlier try has written: it is recognised, and named
             written = await self._send_rules(item, scenario, case, findings)
-        outgoing = self._outgoing(item, scenario, findings, drafts, case, part="model", earlier=written)
+        outgoing = self._outgoing(item, scenario, findings, drafts, case, said=said, earlier=written)
         inference = Inference(
             drafts=pack(outgoing),
             times={"context_at": case.now, "answered_at": said.answered_at, "guarded_at": guarded_at},
-            model=self._config.model.name,
-            prompt_tokens=said.prompt_tokens,
-            completion_tokens=said.completion_tokens,
-            model_seconds=said.seconds,
+            model=outgoing.author.name,
+            prompt_tokens=spent.sum("prompt_tokens"),
+            completion_tokens=spent.sum("completion_tokens"),
+            model_seconds=spent.sum("seconds"),
             findings=len(findings),
             cut_statements=said.cut,
+            tally=spent.tally(added(counted, self._told(work, spent, said, findings, drafts))),
         )
         await called(self._ledger.inferred, item, inference)
-        fail_point("runner.inferred")
-        return Outcome.INFERRED
+
+    def _told(
+        self, work: Started, spent: Spent, said: Said, findings: Sequence[Finding], drafts: Sequence[Draft]
+    ) -> Counted:
+        """What plugins count when they are told what was inferred."""
+        return self._lifecycle.after_infer(
+            Inferred(
+                work,
+                models=tuple(model.name for model in said.models),
+                prompt_tokens=spent.sum("prompt_tokens"),
+                completion_tokens=spent.sum("completion_tokens"),
+                seconds=spent.sum("seconds"),
+                findings=tuple(finding.code for finding in (*findings, *said.notices)),
+                drafts=tuple(str(draft.resource.get("resourceType")) for draft in drafts),
+                cut=said.cut,
+            )
+        )
+
+    async def _written_before(self, item: WorkItem) -> Sequence[str]:
+        """What the piece of work that is run again here has written."""
+        try:
+            return await written_before(self._sources.of(item.event.source).client, item.identity)
+        except FhirServerError as error:
+            raise failure(error) from None
 
     async def _case(self, item: WorkItem, scenario: Scenario[Any]) -> Case:
         """The event's bytes and the part of the record that the scenario asks for."""
@@ -147,59 +193,18 @@ class Inferring:
         self, item: WorkItem, scenario: Scenario[Any], case: Case, findings: Sequence[Finding]
     ) -> Mapping[str, str]:
         """Write the drafts that rest on rules alone; those of an earlier try are recognised, and noted no more."""
-        with _of_scenario("rule_drafts"):
+        with of_plugin("rule_drafts() of the scenario"):
             drafts = tuple(scenario.rule_drafts(case, findings))
         if not drafts:
             return {}
-        outgoing = self._outgoing(item, scenario, findings, drafts, case, part="rules")
+        outgoing = self._outgoing(item, scenario, findings, drafts, case)
         pack(outgoing)  # refuses what cannot be written before it goes out
         server = self._sources.of(item.event.source)
-        await self._batch.confirm(item)
-        sent = await send(server.client, item.identity, outgoing)
+        sent = await send(server.client, item.identity, outgoing, confirm=partial(self._batch.confirm, item))
         fail_point("runner.flagged")
         if not item.rules_written:
             await called(self._ledger.rules_written, item, sent.written)
         return sent.references
-
-    async def _said(self, item: WorkItem, scenario: Scenario[Any], case: Case) -> Said:
-        """The model's answer, guarded; one that is none is asked for once more."""
-        name = self._config.model.name
-        if await called(self._ledger.is_off, "model", name):
-            raise StepFailed(
-                ErrorClass.MODEL_UNAVAILABLE, f"model {name} is switched off; the row waits", retry_after=_LOOK_AGAIN
-            )
-        with _of_scenario("prompt"):
-            prompt = scenario.prompt(case)
-        asked = chat(prompt, case, self._config.runner.max_prompt_chars)
-        schema = schema_for(scenario.output_model, asked.tags)
-        answers: list[ChatAnswer] = []
-        while True:
-            again = item.attempts + len(answers)
-            request = ChatRequest(
-                messages=asked.messages,
-                schema=schema,
-                max_tokens=scenario.max_tokens,
-                temperature=max(scenario.temperature, _SECOND_TEMPERATURE if again else 0.0),
-                timeout=self._config.model.timeout,
-                request_id=f"careloom-{item.id}-{item.lease[:8]}-{len(answers)}",
-                priority=PRIORITIES[scenario.stage],
-            )
-            answers.append(await self._model.chat(request))
-            answered_at = datetime.now(UTC)
-            try:
-                passed = guarded(scenario.output_model, answers[-1], tags=asked.tags, facts=prompt.facts)
-            except StepFailed:
-                if len(answers) == ASKED_AT_MOST:
-                    raise
-                continue
-            return Said(
-                answer=passed.answer,
-                cut=passed.cut,
-                prompt_tokens=sum(answer.prompt_tokens for answer in answers),
-                completion_tokens=sum(answer.completion_tokens for answer in answers),
-                seconds=sum(answer.seconds for answer in answers),
-                answered_at=answered_at,
-            )
 
     def _outgoing(
         self,
@@ -209,23 +214,23 @@ class Inferring:
         drafts: Sequence[Draft],
         case: Case,
         *,
-        part: Part,
+        said: Said | None = None,
         earlier: Mapping[str, str] | None = None,
     ) -> Outgoing:
-        event, model = item.event, self._config.model
+        """What is to be written: of the model where it `said` something, else of the rules."""
+        event = item.event
         version = f"/_history/{event.version_id}" if event.version_id else ""
-        rules = part == "rules"
+        part: Part = "model" if said else "rules"
         return Outgoing(
             drafts=drafts,
-            author=Author("rules", f"careloom {scenario.id}", scenario.version)
-            if rules
-            else Author("model", model.name, model.version, model.registration_number, model.stand_in),
+            author=_author(said) if said else Author("rules", f"careloom {scenario.id}", scenario.version),
             origin=Origin(
                 scenario=scenario.id,
                 scenario_version=scenario.version,
-                prompt_version=None if rules else scenario.prompt_version,
+                prompt_version=scenario.prompt_version if said else None,
                 trigger=f"{event.resource_type}/{event.resource_id}{version}",
                 rules=tuple(dict.fromkeys(finding.code for finding in findings)),
+                guards=tuple(f"{guard.id}:{guard.version}" for guard in self._loaded.guards) if said else (),
             ),
             recorded=case.now,
             part=part,
@@ -233,16 +238,15 @@ class Inferring:
         )
 
 
-@contextmanager
-def _of_scenario(method: str) -> Iterator[None]:
-    """A fault in a plugin's code: its type and place are told, its message may hold patient data.
-
-    Raises:
-        StepFailed: SCENARIO_ERROR.
-    """
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 whatever a plugin raises is converted to what may be told of it
-        raise StepFailed(
-            ErrorClass.SCENARIO_ERROR, f"{method}() of the scenario failed: {type(error).__name__} at {place(error)}"
-        ) from None
+def _author(said: Said) -> Author:
+    """The model that answered; of a panel all of them in one Device, which names each with its version."""
+    if len(said.models) == 1:
+        (model,) = said.models
+        return Author("model", model.name, model.version, model.registration_number, model.stand_in)
+    return Author(
+        "model",
+        "+".join(model.name for model in said.models),
+        "; ".join(f"{model.name} {model.version}" for model in said.models),
+        "; ".join(f"{m.name} {m.registration_number}" for m in said.models if m.registration_number) or None,
+        any(model.stand_in for model in said.models),
+    )

@@ -7,21 +7,24 @@ functions, as each task is a process of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from pipelines.batch import Batch, Outcome, Summary, called
+from pipelines.breaker import Breakers
 from pipelines.config import Config, load
 from pipelines.fail_points import fail_point
 
 if TYPE_CHECKING:
     from pipelines.ledger.rows import WorkItem
     from pipelines.ledger.store import Ledger
-    from pipelines.models.base import ModelBackend
+    from pipelines.models.fleet import Fleet
     from pipelines.payloads import PayloadSource
     from pipelines.sources import Sources
-    from plugins.scenario import Scenario
+    from plugins.hookspecs import Settings
+    from plugins.manager import Loaded
 
 Step = Callable[["WorkItem"], Awaitable[Outcome]]
 
@@ -53,10 +56,10 @@ async def infer_rows(
     ledger: Ledger,
     run_id: str,
     *,
-    scenarios: Mapping[str, Scenario[Any]],
+    loaded: Loaded,
     payloads: PayloadSource,
     sources: Sources,
-    model: ModelBackend,
+    fleet: Fleet,
 ) -> Summary:
     """`infer` with its dependencies given."""
     from pipelines.inference import Inferring
@@ -64,25 +67,31 @@ async def infer_rows(
     items = await called(ledger.claim, run_id, config.runner.lease)
     fail_point("runner.claimed")
     payloads.expect(item.event for item in items)
-    batch = Batch(ledger, items, lease=config.runner.lease)
-    step = Inferring(config, ledger, batch, scenarios, payloads, sources, model)
-    outcomes, errors = await batch.work(step, concurrency=config.runner.concurrency)
+    batch = _batch(config, ledger, run_id, items)
+    step = Inferring(config, ledger, batch, loaded, payloads, sources, fleet)
+    usual = config.runner.concurrency
+    concurrency = max((fleet.concurrency(item.scenario, usual) for item in items), default=usual)
+    outcomes, errors = await batch.work(step, concurrency=concurrency)
     return Summary("infer", run_id, outcomes, errors)
 
 
 async def write_rows(config: Config, ledger: Ledger, run_id: str, *, sources: Sources) -> Summary:
     """`write_back` with its dependencies given."""
+    from pipelines.recognition import recognised
     from pipelines.write_back import send, unpack
 
     items = await called(ledger.claim_inferred, run_id, config.runner.lease)
-    batch = Batch(ledger, items, lease=config.runner.lease)
+    batch = _batch(config, ledger, run_id, items)
 
     async def step(item: WorkItem) -> Outcome:
+        if (known := recognised(item.drafts)) is not None:
+            await called(ledger.written, item, known)
+            return Outcome.WRITTEN
         outgoing = unpack(item.drafts or {})
         server = sources.of(item.event.source)
-        await batch.confirm(item)
         fail_point("runner.sending")
-        sent = await send(server.client, item.identity, outgoing)
+        sent = await send(server.client, item.identity, outgoing, confirm=partial(batch.confirm, item))
+        batch.wrote(item)
         fail_point("runner.sent")
         await called(ledger.written, item, sent.written)
         fail_point("runner.written")
@@ -93,7 +102,7 @@ async def write_rows(config: Config, ledger: Ledger, run_id: str, *, sources: So
 
 
 async def _infer(run_id: str, config: Config) -> Summary:
-    from pipelines.models.openai_chat import OpenAIChat
+    from pipelines.models.fleet import Fleet
     from pipelines.payloads import KafkaPayloads
     from pipelines.sources import Sources
     from plugins.manager import load as load_plugins
@@ -104,12 +113,11 @@ async def _infer(run_id: str, config: Config) -> Summary:
         closing.callback(payloads.close)
         sources = Sources(config)
         closing.push_async_callback(sources.aclose)
-        model = OpenAIChat(config.model)
-        closing.push_async_callback(model.close)
-        loaded = load_plugins(config.plugins.enabled, config.plugins.disabled_scenarios)
-        return await infer_rows(
-            config, ledger, run_id, scenarios=loaded.scenarios, payloads=payloads, sources=sources, model=model
-        )
+        enabled, disabled = config.plugins.enabled, config.plugins.disabled_scenarios
+        loaded = load_plugins(enabled, disabled, settings=lambda plugin: _settings(config, plugin))
+        fleet = Fleet(config.registry, loaded.backends)
+        closing.push_async_callback(fleet.close)
+        return await infer_rows(config, ledger, run_id, loaded=loaded, payloads=payloads, sources=sources, fleet=fleet)
 
 
 async def _write_back(run_id: str, config: Config) -> Summary:
@@ -120,6 +128,17 @@ async def _write_back(run_id: str, config: Config) -> Summary:
         sources = Sources(config)
         closing.push_async_callback(sources.aclose)
         return await write_rows(config, ledger, run_id, sources=sources)
+
+
+def _settings(config: Config, plugin: str) -> Settings:
+    """What a plugin may know of the configuration."""
+    from plugins.hookspecs import Settings
+
+    return Settings(config.state_dir, config.locale, config.plugins.settings.get(plugin, {}))
+
+
+def _batch(config: Config, ledger: Ledger, run_id: str, items: Sequence[WorkItem]) -> Batch:
+    return Batch(ledger, items, lease=config.runner.lease, breakers=Breakers(ledger, run_id))
 
 
 def _ledger(config: Config, closing: AsyncExitStack) -> Ledger:

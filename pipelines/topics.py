@@ -1,4 +1,4 @@
-"""Makes sure that the topic of events is there as the way needs it; safe at every start, and by several at once."""
+"""Makes sure that the topics are there as the way needs them; safe at every start, and by several at once."""
 
 from __future__ import annotations
 
@@ -26,6 +26,22 @@ class BrokerUnavailable(CareloomError):
 
 class TopicUnusable(CareloomError):
     """The topic cannot be made, or is not as the way needs it; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A topic as it is to be.
+
+    Attributes:
+        partitions: how many it is made with; one that is there keeps those that it has.
+        key: of the configuration, for whoever has to mend it.
+        settings: the broker's, by their names.
+    """
+
+    name: str
+    partitions: int
+    key: str
+    settings: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +78,7 @@ def wanted_settings(config: Config) -> dict[str, str]:
 
 
 def ensure_topic(config: Config, *, timeout: float = 10.0) -> Topic:
-    """Make the topic where it is missing and bring its settings up to date where the broker lets itself be told.
+    """Make the topic of events where it is missing and bring its settings up to date where the broker can be told.
 
     Partitions are never added to a topic that is there: keys would move, and with them a patient's order.
 
@@ -74,6 +90,26 @@ def ensure_topic(config: Config, *, timeout: float = 10.0) -> Topic:
         BrokerUnavailable: no answer.
         TopicUnusable: the broker refuses to make it.
     """
+    kafka = config.kafka
+    return _topic(config, Wanted(kafka.topic, kafka.partitions, "kafka.topic", wanted_settings(config)), timeout)
+
+
+def ensure_dead_letter_topic(config: Config, *, timeout: float = 10.0) -> Topic:
+    """The same for the topic of records that are no events: one partition, kept as long as the configuration says.
+
+    A copy carries more headers than its record, and a record may be as large as the topic of events takes it.
+
+    Raises:
+        BrokerUnavailable: no answer.
+        TopicUnusable: the broker refuses to make it.
+    """
+    settings = wanted_settings(config)
+    settings["max.message.bytes"] = str(int(settings["max.message.bytes"]) + ENVELOPE_BYTES)
+    settings["retention.ms"] = str(int(config.kafka.dead_letter_retention * 1000))
+    return _topic(config, Wanted(config.kafka.dead_letters, 1, "kafka.dead_letter_topic", settings), timeout)
+
+
+def _topic(config: Config, wanted: Wanted, timeout: float) -> Topic:
     milliseconds = int(timeout * 1000)
     if not _answers(config.kafka.bootstrap, timeout):
         raise BrokerUnavailable(
@@ -93,14 +129,14 @@ def ensure_topic(config: Config, *, timeout: float = 10.0) -> Topic:
         ) from None
     with contextlib.closing(admin):
         try:
-            return _ensure(admin, config)
+            return _ensure(admin, wanted, config.kafka.replication)
         except KafkaError as error:
             if error.retriable:
                 raise BrokerUnavailable(
                     f"the broker broke off while the topic was made ({type(error).__name__})"
                 ) from None
             raise TopicUnusable(
-                f"topic {config.kafka.topic}: the broker refuses it ({type(error).__name__}); check kafka.topic,"
+                f"topic {wanted.name}: the broker refuses it ({type(error).__name__}); check {wanted.key},"
                 " kafka.partitions and kafka.replication against the cluster"
             ) from None
 
@@ -118,29 +154,28 @@ def _answers(bootstrap: str, timeout: float) -> bool:
     return False
 
 
-def _ensure(admin: Any, config: Config) -> Topic:
-    name, settings = config.kafka.topic, wanted_settings(config)
+def _ensure(admin: Any, wanted: Wanted, replication: int) -> Topic:
     notes: list[str] = []
-    if name not in admin.list_topics():
-        _create(admin, config, settings, notes)
-    admin.wait_for_topics([name])
-    found = admin.describe_topics([name])[0]["partitions"]
-    if len(found) != config.kafka.partitions:
-        notes.append(f"has {len(found)} partitions, not {config.kafka.partitions}: left so, as keys would move")
-    return Topic(name, len(found), _settle(admin, name, settings, notes), tuple(notes))
+    if wanted.name not in admin.list_topics():
+        _create(admin, wanted, replication, notes)
+    admin.wait_for_topics([wanted.name])
+    found = admin.describe_topics([wanted.name])[0]["partitions"]
+    if len(found) != wanted.partitions:
+        notes.append(f"has {len(found)} partitions, not {wanted.partitions}: left so, as keys would move")
+    return Topic(wanted.name, len(found), _settle(admin, wanted.name, wanted.settings, notes), tuple(notes))
 
 
-def _create(admin: Any, config: Config, settings: dict[str, str], notes: list[str]) -> None:
-    size = {"num_partitions": config.kafka.partitions, "replication_factor": config.kafka.replication}
+def _create(admin: Any, wanted: Wanted, replication: int, notes: list[str]) -> None:
+    size = {"num_partitions": wanted.partitions, "replication_factor": replication}
     with contextlib.suppress(TopicAlreadyExistsError):  # another process was faster
         try:
-            admin.create_topics({config.kafka.topic: {**size, "configs": settings}})
+            admin.create_topics({wanted.name: {**size, "configs": wanted.settings}})
         except TopicAlreadyExistsError:
             raise
         except KafkaError as error:
             if error.retriable:
                 raise
-            admin.create_topics({config.kafka.topic: size})
+            admin.create_topics({wanted.name: size})
             notes.append(f"the broker took no settings with the topic ({type(error).__name__})")
 
 

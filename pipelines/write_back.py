@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -16,13 +16,10 @@ from fhir_adapters.drafts import Transaction, build_transaction, parse_transacti
 from fhir_adapters.errors import FhirConflict, FhirNotFound, FhirServerError, FhirUnavailable
 from fhir_adapters.provenance import Author, Origin
 from pipelines.errors import ErrorClass, StepFailed
+from pipelines.failure_policy import ELSEWHERE, Trouble, pace_of
 from pipelines.ledger.rows import Written
 from plugins.fhir_text import DEVICE
 from plugins.scenario import Draft
-
-#: Tries of a transaction that another one got in the way of (HAPI answers 409 to all but one of several).
-CONFLICT_TRIES = 5
-_CONFLICT_WAIT = 0.1
 
 Part = Literal["rules", "model"]
 
@@ -101,24 +98,28 @@ def pack(outgoing: Outgoing) -> dict[str, Any]:
 
 def unpack(packed: Mapping[str, Any]) -> Outgoing:
     """What `pack` made."""
-    origin = packed["origin"]
+    origin: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in packed["origin"].items()}
     return Outgoing(
         drafts=[Draft(d["name"], d["resource"], tuple(d["sources"])) for d in packed["drafts"]],
         author=Author(**packed["author"]),
-        origin=Origin(**(origin | {"rules": tuple(origin["rules"])})),
+        origin=Origin(**origin),
         recorded=datetime.fromisoformat(packed["recorded"]),
         part=packed["part"],
         earlier=packed["earlier"],
     )
 
 
-async def send(server: Server, identity: str, outgoing: Outgoing) -> Sent:
+async def send(
+    server: Server, identity: str, outgoing: Outgoing, *, confirm: Callable[[], Awaitable[None]] | None = None
+) -> Sent:
     """Write it; what an earlier try has written is recognised, and a lost answer does no harm.
 
     Args:
         server: the source's FHIR server.
         identity: of the piece of work.
         outgoing: what is to be written.
+        confirm: called right before each transaction goes out; what it raises stops it. A worker that was paused, or
+            that has waited for another's transaction to pass, finds out here that the row is no longer its own.
 
     Raises:
         StepFailed: of a class FHIR_*, or SCENARIO_ERROR for drafts that can never be written.
@@ -127,10 +128,10 @@ async def send(server: Server, identity: str, outgoing: Outgoing) -> Sent:
         return Sent(Written((), 0, 0), {})
     transaction = _transaction(identity, outgoing)
     try:
-        answer = await _past_conflicts(server, transaction.bundle)
+        answer = await _past_conflicts(server, transaction.bundle, confirm)
         written = parse_transaction_response(transaction, answer)
     except FhirServerError as error:
-        raise failure(error) from None
+        raise failure(error, writing=True) from None
     created = sum(draft.created for draft in written)
     return Sent(
         Written(tuple(draft.reference for draft in written), created, len(written) - created),
@@ -138,18 +139,23 @@ async def send(server: Server, identity: str, outgoing: Outgoing) -> Sent:
     )
 
 
-def failure(error: FhirServerError) -> StepFailed:
-    """What a FHIR server's refusal means for a piece of work. A wrong token of ours is no fault of the event."""
+def failure(error: FhirServerError, *, writing: bool = False) -> StepFailed:
+    """What a FHIR server's refusal means for a piece of work. A wrong token of ours is no fault of the event.
+
+    Args:
+        error: what the server, or the lack of one, said.
+        writing: whether something was to be written.
+    """
     if isinstance(error, FhirUnavailable) or error.status in _OURS_TO_MEND:
-        return StepFailed(ErrorClass.FHIR_UNAVAILABLE, str(error), retry_after=error.retry_after)
+        return StepFailed(ErrorClass.FHIR_UNAVAILABLE, str(error), retry_after=error.retry_after, writing=writing)
     if isinstance(error, FhirConflict) and error.status != _PRECONDITION_FAILED:
-        return StepFailed(ErrorClass.FHIR_CONFLICT, str(error))
+        return StepFailed(ErrorClass.FHIR_CONFLICT, str(error), retry_after=error.retry_after, writing=writing)
     remedy = ""
     if isinstance(error, FhirConflict):
         remedy = "; several resources carry the identity of one draft: remove the copies"
     elif isinstance(error, FhirNotFound):
         remedy = "; check the source's base_url"
-    return StepFailed(ErrorClass.FHIR_REJECTED, f"{error}{remedy}")
+    return StepFailed(ErrorClass.FHIR_REJECTED, f"{error}{remedy}", writing=writing)
 
 
 def referred(drafts: Sequence[Draft]) -> set[str]:
@@ -168,15 +174,21 @@ def referred(drafts: Sequence[Draft]) -> set[str]:
     return found - {draft.name for draft in drafts}
 
 
-async def _past_conflicts(server: Server, bundle: Mapping[str, Any]) -> dict[str, Any]:
-    for attempt in range(1, CONFLICT_TRIES + 1):
+async def _past_conflicts(
+    server: Server, bundle: Mapping[str, Any], confirm: Callable[[], Awaitable[None]] | None
+) -> dict[str, Any]:
+    """A transaction that got in the way is past in a moment: `Trouble.WRITE_RACE` says how often that is hoped for."""
+    race = ELSEWHERE[Trouble.WRITE_RACE]
+    for attempt in itertools.count(1):
+        if confirm is not None:
+            await confirm()
         try:
             return await server.transaction(bundle)
         except FhirConflict as error:
-            if attempt == CONFLICT_TRIES or error.status == _PRECONDITION_FAILED:
+            if attempt == race.attempts or error.status == _PRECONDITION_FAILED:
                 raise
-        await asyncio.sleep(random.uniform(0, _CONFLICT_WAIT * 2.0**attempt))  # noqa: S311 not a secret
-    raise AssertionError("the last try returns or raises")
+        await asyncio.sleep(pace_of(Trouble.WRITE_RACE).wait(attempt - 1))
+    raise AssertionError("itertools.count does not end")
 
 
 def _transaction(identity: str, outgoing: Outgoing) -> Transaction:

@@ -13,10 +13,15 @@ from fhir_adapters import fhirpath
 from fhir_adapters.resource_types import versions_of
 from plugins.errors import ScenarioRefused
 from plugins.output_schema import check_bounded
-from plugins.scenario import Autonomy, RecordQuery, Risk, Scenario, Stage, Text
+from plugins.scenario import FIRST, Autonomy, KnowledgeQuery, RecordQuery, Risk, Scenario, Stage, Step, Text
 
 #: What a query's parameters may stand open for (see `RecordQuery.params`).
 PLACEHOLDERS = frozenset({"patient", "encounter"})
+
+#: Questions that one piece of work may ask of a model, the first one included.
+MOST_QUESTIONS = 5
+#: Passages that one look into the knowledge base may bring.
+MOST_PASSAGES = 20
 
 _ATTRIBUTES: dict[str, type | tuple[type, ...]] = {
     "id": str,
@@ -31,6 +36,9 @@ _ATTRIBUTES: dict[str, type | tuple[type, ...]] = {
     "temperature": (int, float),
     "deadline": timedelta,
     "prompt_version": str,
+    "knowledge": tuple,
+    "steps": tuple,
+    "panel": bool,
 }
 
 
@@ -40,12 +48,13 @@ def check(scenario: object) -> Scenario[Any]:
     Raises:
         ScenarioRefused: a missing or mistyped attribute; an id that is not `<stage>.<name>`; no trigger; a resource
             type that is not in FHIR R4; FHIRPath that does not compile; two queries of one name; an unknown
-            placeholder; an output model with anything unbounded.
+            placeholder; an output model with anything unbounded; a look into the knowledge base, a step or a panel that
+            nothing in the class goes with.
     """
     if not isinstance(scenario, Scenario):
         what = scenario.__name__ if isinstance(scenario, type) else type(scenario).__name__
         raise ScenarioRefused(f"{what} is not a Scenario instance; return [MyScenario()], with the parentheses")
-    for rule in (_attributes, _identity, _triggers, _record, _answer):
+    for rule in (_attributes, _identity, _triggers, _record, _knowledge, _answer, _steps, _panel):
         rule(scenario)
     return scenario
 
@@ -111,14 +120,63 @@ def _query(scenario: Scenario[Any], query: RecordQuery) -> None:
         raise ScenarioRefused(f"{where}: window needs date_param, the search parameter that it applies to")
 
 
+def _knowledge(scenario: Scenario[Any]) -> None:
+    names: set[str] = set()
+    for query in scenario.knowledge:
+        if not isinstance(query, KnowledgeQuery):
+            raise ScenarioRefused(f"{scenario.id}: knowledge holds a {type(query).__name__}; give KnowledgeQuery(...)")
+        if query.name in names:
+            raise ScenarioRefused(f"{scenario.id}: two knowledge queries are called {query.name!r}; rename one")
+        names.add(query.name)
+        if not 1 <= query.cap <= MOST_PASSAGES:
+            raise ScenarioRefused(f"{scenario.id}: knowledge {query.name!r}: cap must be 1 to {MOST_PASSAGES}")
+    _goes_with(scenario, "knowledge", "questions", needed=bool(names))
+
+
 def _answer(scenario: Scenario[Any]) -> None:
-    model = getattr(scenario, "output_model", None)
+    _output(scenario.id, getattr(scenario, "output_model", None))
+
+
+def _steps(scenario: Scenario[Any]) -> None:
+    if len(scenario.steps) >= MOST_QUESTIONS:
+        raise ScenarioRefused(f"{scenario.id}: {len(scenario.steps)} steps; {MOST_QUESTIONS - 1} at most: ask for less")
+    names = {FIRST}
+    for step in scenario.steps:
+        if not isinstance(step, Step):
+            raise ScenarioRefused(f"{scenario.id}: steps holds a {type(step).__name__}; give Step(name, output_model)")
+        if not step.name or step.name in names:
+            raise ScenarioRefused(
+                f"{scenario.id}: step {step.name!r}: its name is empty, taken or {FIRST!r}; rename it"
+            )
+        names.add(step.name)
+        if step.max_tokens < 1:
+            raise ScenarioRefused(f"{scenario.id}: step {step.name!r}: max_tokens must be greater than zero")
+        _output(f"{scenario.id}: step {step.name!r}", step.output_model)
+    _goes_with(scenario, "steps", "next_prompt", needed=bool(scenario.steps))
+
+
+def _panel(scenario: Scenario[Any]) -> None:
+    if scenario.panel and scenario.steps:
+        raise ScenarioRefused(f"{scenario.id}: a panel answers one question; leave out steps, or panel = True")
+    _goes_with(scenario, "panel = True", "drafts_of_panel", needed=scenario.panel)
+
+
+def _goes_with(scenario: Scenario[Any], attribute: str, method: str, *, needed: bool) -> None:
+    """An attribute and the method that it needs are there both, or neither."""
+    there = getattr(type(scenario), method) is not getattr(Scenario, method)
+    if needed and not there:
+        raise ScenarioRefused(f"{scenario.id}: {attribute} without {method}(); write it, or leave {attribute} out")
+    if there and not needed:
+        raise ScenarioRefused(f"{scenario.id}: {method}() is never called without {attribute}; set it on the class")
+
+
+def _output(where: str, model: object) -> None:
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        raise ScenarioRefused(f"{scenario.id}: output_model is missing or no pydantic model class")
+        raise ScenarioRefused(f"{where}: output_model is missing or no pydantic model class")
     try:
         check_bounded(model)
     except ScenarioRefused as refused:
-        raise ScenarioRefused(f"{scenario.id}: output_model {refused}") from None
+        raise ScenarioRefused(f"{where}: output_model {refused}") from None
 
 
 def _type(scenario: Scenario[Any], resource_type: str, where: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from plugins.fhir_text import Line, cited, clean, codes, plain, source_of, tagless
-from plugins.record_lines import allergy, condition, lines, medication, real
-from plugins.scenario import Case, Finding, Locale, Resource, Statement, Text
+from plugins.fhir_text import Line, cited, clean, codes, plain, source_of, tagless, who
+from plugins.record_lines import allergy, condition, facts, lines, medication, real
+from plugins.scenario import Case, Fact, Finding, Locale, Resource, Statement, Text
 
 AI_DRAFT = Text(zh="AI 草稿,须经医务人员核实后方可采用", en="AI draft: to be verified by a clinician before use")
 
@@ -57,6 +57,26 @@ def current_allergies(case: Case) -> list[Resource]:
     """Allergies, but for those that are withdrawn, inactive or resolved."""
     over = frozenset({"inactive", "resolved"})
     return [r for r in real(case.get("allergies")) if not codes(r.get("clinicalStatus")) & over]
+
+
+def person(case: Case) -> Fact:
+    """Sex and age, as a fact."""
+    return Fact(source_of(case.patient or case.trigger), who(case.patient, case.now, case.locale))
+
+
+def background(case: Case, *, allergies: int, problems: int, medications: int) -> list[Fact]:
+    """What nearly every question needs to know: at most so many allergies, problems and prescriptions, as facts."""
+    return [
+        *facts(ALLERGIES, allergy_lines(case, allergies), case.locale),
+        *facts(PROBLEMS, problem_lines(case, problems), case.locale),
+        *facts(MEDICATIONS, medication_lines(case, medications), case.locale),
+    ]
+
+
+def rule_facts(findings: Iterable[Finding], locale: Locale) -> list[Fact]:
+    """What the rules found, as facts for a model that is to explain it; a finding that rests on nothing is none."""
+    label = Text("规则", "rule").in_(locale)
+    return [Fact(f.sources[0], f"{label}: {f.text.in_(locale)}") for f in findings if f.sources]
 
 
 def trigger_source(case: Case) -> tuple[str, ...]:

@@ -5,11 +5,15 @@ PluginError
 ├── PluginBroken        the plugin could not be imported or registered, or misspells a hook
 ├── ScenarioRefused     one scenario breaks a rule of the scenario API; names the scenario, the rule and the remedy
 │   └── DuplicateScenario   its id is taken
+├── OfferRefused        a guard, knowledge source, model backend or counter breaks a rule of its hook
+├── ModelFailed         raised by a model backend: no answer came; says whether another try may help
 ├── AnswerInvalid       a model's answer is not what was asked for; echoes nothing of the answer
 └── NotConformant       the test kit found a scenario that does not keep its promises
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 
 class PluginError(Exception):
@@ -30,6 +34,31 @@ class ScenarioRefused(PluginError):
 
 class DuplicateScenario(ScenarioRefused):
     """Two plugins bring a scenario with the same id."""
+
+
+class OfferRefused(PluginError):
+    """What a hook returned cannot be taken; the message says which rule it breaks, and what to do."""
+
+
+class ModelFailed(PluginError):
+    """A model backend got no answer. The message holds no text of the request or of the server's answer.
+
+    Attributes:
+        kind: "unavailable" (the event waits and is tried again), "timeout" (likewise), or "rejected" (this request
+            will never be taken; after some tries it is parked).
+        retry_after: seconds that the server asked to be left alone for, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: Literal["unavailable", "timeout", "rejected"] = "unavailable",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.retry_after = retry_after
 
 
 class AnswerInvalid(PluginError):

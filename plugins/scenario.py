@@ -13,9 +13,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
+
+from plugins.tensors import Tensor
+
+if TYPE_CHECKING:
+    from plugins.panel import PanelAnswer
 
 Resource = Mapping[str, Any]
 """A FHIR resource as parsed JSON. Read it, never change it."""
@@ -197,10 +202,12 @@ class Prompt:
     Attributes:
         instruction: static text, by locale and prompt version only.
         facts: what the record says; the runner numbers, fences and caps it.
+        tensors: inputs of a model that reads no words; its output model then has a field for each output tensor.
     """
 
     instruction: str
     facts: Sequence[Fact]
+    tensors: Sequence[Tensor] = ()
 
 
 class Statement(BaseModel, frozen=True, extra="forbid"):
@@ -261,6 +268,25 @@ class Draft:
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One further question of a scenario, asked after the first answer.
+
+    Attributes:
+        name: key of its answer in `Scenario.drafts_of_steps`; unique in the scenario.
+        output_model: pydantic model of its answer, bounded as the first one.
+        max_tokens: cap of its answer.
+    """
+
+    name: str
+    output_model: type[BaseModel]
+    max_tokens: int = 400
+
+
+#: The first answer's key among those of a scenario with steps.
+FIRST = "first"
+
+
 class Scenario(ABC, Generic[Answer]):
     """One scenario. Subclass it, fill the class attributes, return an instance from `careloom_scenarios`.
 
@@ -277,6 +303,8 @@ class Scenario(ABC, Generic[Answer]):
         temperature: sampling temperature.
         deadline: from event to written draft; the scenario's objective.
         prompt_version: stands in Provenance.
+        steps: what is asked after the first answer, each at most once and in this order; see `next_prompt`.
+        panel: whether several models are asked side by side; see `drafts_of_panel`.
     """
 
     id: ClassVar[str]
@@ -293,6 +321,8 @@ class Scenario(ABC, Generic[Answer]):
     temperature: ClassVar[float] = 0.0
     deadline: ClassVar[timedelta]
     prompt_version: ClassVar[str]
+    steps: ClassVar[tuple[Step, ...]] = ()
+    panel: ClassVar[bool] = False
 
     @abstractmethod
     def prompt(self, case: Case) -> Prompt:
@@ -316,4 +346,28 @@ class Scenario(ABC, Generic[Answer]):
 
         Every statement may have been cut: a draft must be honest without any. None at all is a valid outcome, for
         example where the patient has died.
+
+        Args:
+            findings: of `rules`, and behind them what guards found wrong with the answer (codes `guard.<id>.<code>`)
+                and in what a panel differs (`panel.<what>`). What of the latter a draft does not show, careloom adds
+                to its narrative.
         """
+
+    def next_prompt(self, case: Case, step: Step, answers: Mapping[str, Any]) -> Prompt | None:
+        """How one of `steps` is asked; None leaves it out.
+
+        Args:
+            answers: what has been answered, guarded: `FIRST`, then the names of the steps before this one.
+        """
+        return None
+
+    def drafts_of_steps(self, case: Case, answers: Mapping[str, Any], findings: Sequence[Finding]) -> Sequence[Draft]:
+        """`drafts` of a scenario with `steps`: `FIRST` is always there, a step that was left out is not."""
+        return self.drafts(case, answers[FIRST], findings)
+
+    def drafts_of_panel(self, case: Case, answer: PanelAnswer[Answer], findings: Sequence[Finding]) -> Sequence[Draft]:
+        """`drafts` of a scenario with `panel`: show who said what, and never a mean of it.
+
+        Where the models disagree, and who did not answer, stands in `findings`.
+        """
+        raise NotImplementedError("a scenario with panel = True says here what it drafts of several answers")

@@ -12,9 +12,9 @@ from fhir_adapters.errors import AdapterError
 from pipelines.errors import CareloomError, ConfigError
 
 #: Commands in the order of `--help`; each is the function of that name in the module of that name.
-COMMANDS = ("demo", "up", "status", "send", "doctor")
+COMMANDS = ("demo", "up", "status", "send", "replay", "doctor")
 #: Groups of commands; each is the `app` in the module of that name.
-GROUPS = ("switch", "dead-letters")
+GROUPS = ("switch", "dead-letters", "knowledge")
 
 HELP = """\
 FHIR events through Kafka into Airflow runs of model tasks, written back as labelled FHIR drafts.
@@ -26,6 +26,10 @@ To keep it running:    careloom up     (Ctrl-C stops all of it)
 In another terminal:   careloom status,  careloom send FILE
 
 When something lacks:  careloom doctor
+
+What failed for good:  careloom dead-letters list
+
+To run events again:   careloom replay --since 2h --why REASON
 
 To stop a model now:   careloom switch off model NAME --why REASON
 """

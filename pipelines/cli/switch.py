@@ -81,7 +81,7 @@ def _check_known(kind: Kind, name: str, config: Path | None) -> None:
     known = {
         Kind.EVERYTHING: [""],
         Kind.SCENARIO: sorted(manager.load(settings.plugins.enabled).scenarios),
-        Kind.MODEL: [settings.model.name],
+        Kind.MODEL: [model.name for model in settings.registry.models],
     }[kind]
     if name not in known:
         typer.echo(f"there is no {kind.value} named {name}; there is {', '.join(known)}", err=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
+
+from pipelines.failure_policy import Pace
 
 
 class Backoff:
@@ -16,15 +17,19 @@ class Backoff:
     """
 
     def __init__(self, first: float, cap: float) -> None:
-        self._first = first
-        self._cap = cap
+        self._pace = Pace(first, cap)
         self._failures = 0
 
-    def failed(self) -> float:
-        """It failed once more; returns the seconds to wait (Brooker, "Exponential Backoff And Jitter", 2015)."""
-        longest = min(self._cap, self._first * 2.0 ** min(self._failures, 32))
+    @classmethod
+    def of(cls, pace: Pace) -> Backoff:
+        """At a pace of the failure policy's."""
+        return cls(pace.first, pace.cap)
+
+    def failed(self, retry_after: float | None = None) -> float:
+        """It failed once more; returns the seconds to wait."""
+        wait = self._pace.wait(self._failures, retry_after)
         self._failures += 1
-        return random.uniform(longest / 2 if self._failures > 1 else 0.0, longest)  # noqa: S311 not a secret
+        return wait
 
     def succeeded(self) -> None:
         """It works again."""

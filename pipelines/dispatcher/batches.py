@@ -16,13 +16,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from monitoring import metrics
 from monitoring.metrics import PostOutcome
 from pipelines.airflow_api import AirflowApi, Triggered
+from pipelines.breaker import AIRFLOW
 from pipelines.config import Dispatcher
 from pipelines.dispatcher.backoff import Backoff, Holds
 from pipelines.dispatcher.pressure import Pressure
+from pipelines.dispatcher.watched import Watched
 from pipelines.errors import AirflowError, AirflowUnavailable
 from pipelines.fail_points import fail_point
+from pipelines.failure_policy import Trouble
 from pipelines.ledger import Ledger, Run
 from pipelines.ledger.rows import Backlog
+from pipelines.models.admission import Room
 from pipelines.process import describe
 
 log = logging.getLogger(__name__)
@@ -42,6 +46,7 @@ class Batches:
         pressure: is told how much waits.
         holds: scenarios that get no run for a while.
         backoff: after Airflow or the ledger failed.
+        room: tells how much the models can take; None where nobody asks them.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Batches:
         pressure: Pressure,
         holds: Holds,
         backoff: Backoff,
+        room: Room | None = None,
     ) -> None:
         self._config = config
         self._ledger = ledger
@@ -61,6 +67,9 @@ class Batches:
         self._pressure = pressure
         self._holds = holds
         self._backoff = backoff
+        self._watched = Watched(ledger, AIRFLOW, Trouble.AIRFLOW_UNAVAILABLE)
+        self._room = room
+        self._without_room: set[str] = set()
         self._idle_reasons: dict[str, str] = {}
         self._gauged: set[str] = set()
 
@@ -71,7 +80,11 @@ class Batches:
                 pause = self.step()
                 self._backoff.succeeded()
             except (AirflowError, SQLAlchemyError) as error:
-                pause = self._backoff.failed()
+                retry_after = None
+                if isinstance(error, AirflowUnavailable):
+                    retry_after = error.retry_after
+                    self._watched.failed(retry_after)
+                pause = self._backoff.failed(retry_after)
                 log.warning("no runs can be made (%s); again in %.1f s", describe(error), pause)
                 stop.wait(pause)
                 continue
@@ -93,6 +106,7 @@ class Batches:
             if not run.posted:
                 self._post(run)
         dags = self._airflow.dags()
+        self._watched.served()
         self._show(backlog, dags)
         able = [b for b in backlog if self._able(b.scenario, dags)]
         self._pressure.measured(sum(b.waiting for b in able))
@@ -120,11 +134,19 @@ class Batches:
 
     def _due(self, backlog: Backlog) -> bool:
         """At once while nothing of the scenario runs; else rows wait for company, and for one of the runs to end."""
-        if not backlog.ready or backlog.open_runs >= self._config.max_open_runs:
+        if not backlog.ready or backlog.open_runs >= self._config.max_open_runs or not self._has_room(backlog):
             return False
         if not backlog.open_runs:
             return True
         return backlog.ready >= self._config.batch_size or backlog.oldest >= self._config.linger
+
+    def _has_room(self, backlog: Backlog) -> bool:
+        """Whether the scenario's model can take more of it; what it cannot take waits in the ledger."""
+        lacks = self._room.lacks(backlog.scenario, backlog.oldest) if self._room else ""
+        if bool(lacks) != (backlog.scenario in self._without_room):
+            self._without_room ^= {backlog.scenario}
+            log.info("%s: %s", backlog.scenario, f"rows wait: {lacks}" if lacks else "its model has room again")
+        return not lacks
 
     def _able(self, scenario: str, dags: Mapping[str, bool]) -> bool:
         """Whether a run would start; why not is said once."""

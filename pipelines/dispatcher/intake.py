@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
@@ -18,15 +20,22 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from monitoring import metrics
 from monitoring.metrics import RecordOutcome
+from pipelines.breaker import KAFKA
 from pipelines.config import Config
+from pipelines.dead_letter_topic import DeadLetterTopic
 from pipelines.dispatcher.backoff import Backoff
-from pipelines.dispatcher.matching import KafkaRecord, Reader
+from pipelines.dispatcher.matching import Reader
+from pipelines.dispatcher.poison import PoisonBox
 from pipelines.dispatcher.positions import Extent, start
 from pipelines.dispatcher.pressure import Pressure
-from pipelines.errors import CareloomError
+from pipelines.dispatcher.watched import Watched
+from pipelines.envelope import record_time
+from pipelines.errors import CareloomError, PoisonReason
 from pipelines.fail_points import fail_point
-from pipelines.ledger import Incoming, Ledger, Recorded
+from pipelines.failure_policy import Trouble
+from pipelines.ledger import Incoming, Ledger, Poison, Recorded
 from pipelines.process import describe
+from pipelines.records import KafkaRecord
 from pipelines.topics import ensure_topic
 
 log = logging.getLogger(__name__)
@@ -37,6 +46,8 @@ _FETCH_BYTES = 16 * 1024 * 1024
 _POLL_MS = 200
 #: Seconds for a question to the broker that is asked outside of polling.
 _ANSWER_MS = 10_000
+#: Seconds after which offsets that could not be committed are committed again.
+_COMMIT_AGAIN = 1.0
 
 
 class Intake:
@@ -49,6 +60,7 @@ class Intake:
         pressure: says when to stop reading.
         wake: called after rows were written.
         backoff: after the ledger or the broker failed.
+        poison: sees to it that records which are no events are copied; made from `config` when None.
     """
 
     def __init__(
@@ -59,6 +71,7 @@ class Intake:
         pressure: Pressure,
         wake: Callable[[], None],
         backoff: Backoff,
+        poison: PoisonBox | None = None,
     ) -> None:
         self._config = config
         self._kafka = config.kafka
@@ -67,13 +80,24 @@ class Intake:
         self._pressure = pressure
         self._wake = wake
         self._backoff = backoff
+        self._epochs: Mapping[tuple[str, int], int] = {}
+        self._watched = Watched(ledger, KAFKA, Trouble.BROKER_UNAVAILABLE)
+        self._poison = poison or PoisonBox(DeadLetterTopic(config), backoff)
 
     def run(self, stop: threading.Event) -> None:
         """Read until `stop` is set. A broken connection to the broker or the ledger is made anew."""
+        try:
+            self._run(stop)
+        finally:
+            self._poison.close()
+
+    def _run(self, stop: threading.Event) -> None:
         while not stop.is_set():
             try:
                 self._session(stop)
             except (KafkaError, SQLAlchemyError, CareloomError) as error:
+                if isinstance(error, KafkaError):
+                    self._watched.failed()
                 wait = self._backoff.failed()
                 log.warning("intake broke off (%s); on in %.1f s", describe(error), wait)
                 stop.wait(wait)
@@ -94,14 +118,19 @@ class Intake:
         """One poll, and what it brought into the ledger."""
         session.place()
         session.hold(self._pressure.too_high)
+        if session.placed:
+            self._watched.served()
         records = session.poll()
+        session.commit()
         if not records:
             return
-        incoming = [self._reader.read(record) for record in records]
+        self._epochs = session.epochs()
+        read = [self._reader.read(record) for record in records]
         fail_point("dispatcher.consumed")
-        recorded = self._record(incoming, stop)
-        if recorded is None:
-            return  # asked to stop while the ledger was away: nothing is committed, the records come again
+        incoming = self._poison.copied(records, read, stop)
+        recorded = None if incoming is None else self._record(records, incoming, stop)
+        if incoming is None or recorded is None:
+            return  # asked to stop while broker or ledger was away: nothing is committed, the records come again
         fail_point("dispatcher.recorded")
         _count(recorded, len(incoming))
         self._pressure.added(recorded.work)
@@ -110,16 +139,26 @@ class Intake:
         session.commit(incoming)
         fail_point("dispatcher.committed")
 
-    def _record(self, incoming: Sequence[Incoming], stop: threading.Event) -> Recorded | None:
+    def _write(self, incoming: Sequence[Incoming]) -> Recorded:
+        """Into the ledger, in the epochs in which these records were read.
+
+        Raises:
+            ReadBeforeRewind: another dispatcher has found since that the broker lost its data: all is read anew.
+        """
+        return self._ledger.record(incoming, self._epochs)
+
+    def _record(
+        self, records: Sequence[KafkaRecord], incoming: Sequence[Incoming], stop: threading.Event
+    ) -> Recorded | None:
         """Write a batch, as often as it takes; only this one is held in memory meanwhile. None when asked to stop.
 
         That the group gives the partitions to somebody else during a long outage does no harm: see `Ledger.record`.
         """
         while True:
             try:
-                recorded = self._ledger.record(incoming)
+                recorded = self._write(incoming)
             except DataError:
-                return self._one_by_one(incoming)
+                return self._one_by_one(records, incoming, stop)
             except SQLAlchemyError as error:
                 wait = self._backoff.failed()
                 log.warning("the ledger takes no records (%s); again in %.1f s", type(error).__name__, wait)
@@ -129,22 +168,30 @@ class Intake:
                 self._backoff.succeeded()
                 return recorded
 
-    def _one_by_one(self, incoming: Sequence[Incoming]) -> Recorded:
+    def _one_by_one(
+        self, records: Sequence[KafkaRecord], incoming: Sequence[Incoming], stop: threading.Event
+    ) -> Recorded | None:
         """One of these records holds what PostgreSQL cannot keep: that one is poison, the others are not.
+
+        None when asked to stop before it was copied.
 
         Raises:
             SQLAlchemyError: the ledger failed; the records come again.
         """
         total = Recorded(0, 0, 0, 0)
-        for item in incoming:
+        for record, item in zip(records, incoming, strict=True):
             try:
-                recorded = self._ledger.record([item])
+                recorded = self._write([item])
             except DataError:
                 where = item.position
                 log.warning(
                     "poison in %s[%d]@%d: the ledger cannot keep it", where.topic, where.partition, where.offset
                 )
-                recorded = self._ledger.record([Incoming(where, None)])
+                reason = Poison(PoisonReason.NOT_STORABLE, record_time(record.timestamp))
+                poison = self._poison.copied([record], [Incoming(where, None, poison=reason)], stop)
+                if poison is None:
+                    return None
+                recorded = self._write(poison)
             total = total + recorded
         return total
 
@@ -184,6 +231,10 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python
         self._unplaced: set[TopicPartition] = set()
         self._went_back: set[TopicPartition] = set()
         self._next: dict[TopicPartition, int] = {}
+        self._epochs: dict[tuple[str, int], int] = {}
+        self._to_commit: dict[TopicPartition, int] = {}
+        self._unmarked: set[TopicPartition] = set()
+        self._commit_after = float("-inf")
 
     def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         """These are ours from now on."""
@@ -196,8 +247,16 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python
             for partition in revoked:
                 self._unplaced.discard(partition)
                 self._went_back.discard(partition)
+                self._unmarked.discard(partition)
                 self._next.pop(partition, None)
+                self._to_commit.pop(partition, None)
                 _forget_lag(partition)
+
+    @property
+    def placed(self) -> bool:
+        """Whether the broker has told where some partition stands."""
+        with self._lock:
+            return bool(self._next)
 
     def place(self) -> None:
         """Go to where each newly assigned partition is to be read on.
@@ -216,10 +275,13 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python
             self._place(partition, Extent(begins[partition], ends[partition], committed))
 
     def _place(self, partition: TopicPartition, extent: Extent) -> None:
-        known = self._ledger.next_offset(partition.topic, partition.partition)
-        where = start(known, extent, went_back=partition in self._went_back)
+        standing = self._ledger.standing(partition.topic, partition.partition)
+        known = standing.next_offset
+        where = start(known, extent, committed_once=standing.committed_once, went_back=partition in self._went_back)
         if where.rewound:
-            self._ledger.rewind(partition.topic, partition.partition, where.offset)
+            if not self._ledger.rewind(partition.topic, partition.partition, where.offset, standing.epoch):
+                return  # another dispatcher was faster: it is placed by what that one wrote
+            standing = replace(standing, epoch=standing.epoch + 1)
             metrics.BROKER_REWINDS.inc()
             log.error(
                 "%s[%d]: the ledger had read up to %s, but the broker holds %d to %d, committed %s: it lost data or the"
@@ -229,12 +291,15 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python
         if not self._owned(partition):
             return
         self._consumer.seek(partition, where.offset)
-        if extent.committed is None:
-            self._commit({partition: where.offset})
         with self._lock:
             self._unplaced.discard(partition)
             self._went_back.discard(partition)
             self._next[partition] = where.offset
+            self._epochs[partition.topic, partition.partition] = standing.epoch
+            if extent.committed != where.offset:
+                self._to_commit[partition] = where.offset
+            if where.rewound or not standing.committed_once:
+                self._unmarked.add(partition)
 
     def hold(self, held: bool) -> None:
         """Stop or go on fetching, without leaving the group."""
@@ -263,21 +328,41 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python
         self._show_lag()
         return taken
 
-    def commit(self, incoming: Sequence[Incoming]) -> None:
-        """Tell the group how far the ledger is."""
-        offsets: dict[TopicPartition, int] = {}
-        for item in incoming:
-            partition = TopicPartition(item.position.topic, item.position.partition)
-            offsets[partition] = max(offsets.get(partition, 0), item.position.offset + 1)
-        self._commit({partition: offset for partition, offset in offsets.items() if self._owned(partition)})
+    def epochs(self) -> Mapping[tuple[str, int], int]:
+        """(topic, partition) -> epoch in which what was polled was read."""
+        with self._lock:
+            return dict(self._epochs)
 
-    def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Nothing rests on this: it is for those who watch the group, and tells a topic that was made anew."""
+    def commit(self, incoming: Sequence[Incoming] = ()) -> None:
+        """Tell the group how far the ledger is. What could not be told is told again a second later.
+
+        No event rests on this: it is for those who watch the group, and tells a topic that was made anew.
+        """
+        with self._lock:
+            for item in incoming:
+                partition = TopicPartition(item.position.topic, item.position.partition)
+                self._to_commit[partition] = max(self._to_commit.get(partition, 0), item.position.offset + 1)
+            offsets = {p: offset for p, offset in self._to_commit.items() if self._owned(p)}
+        if not offsets or (not incoming and time.monotonic() < self._commit_after):
+            return
         try:
             metadata = {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()}
             self._consumer.commit(metadata, timeout_ms=_ANSWER_MS)
         except KafkaError as error:
+            self._commit_after = time.monotonic() + _COMMIT_AGAIN
             log.info("offsets are not committed (%s); the ledger has them", type(error).__name__)
+        else:
+            self._committed(offsets)
+
+    def _committed(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """The group has these; from a partition's first commit on, its absence means that the broker lost data."""
+        with self._lock:
+            self._to_commit = {p: o for p, o in self._to_commit.items() if o != offsets.get(p)}
+            first = sorted(self._unmarked & offsets.keys())
+        for partition in first:
+            self._ledger.committed_once(partition.topic, partition.partition, offsets[partition])
+        with self._lock:
+            self._unmarked -= set(first)
 
     def _owned(self, partition: TopicPartition) -> bool:
         return partition in self._consumer.assignment()

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import orjson
 
-from pipelines.envelope import Headers, NotAnEvent, unpack
-from pipelines.ledger import Incoming, Match, Position
+from fhir_adapters.errors import AdapterError
+from pipelines.envelope import NotAnEvent, record_time, unpack
+from pipelines.errors import PoisonReason
+from pipelines.ledger import EventRow, Incoming, Match, Poison, Position
+from pipelines.records import KafkaRecord
+from plugins.matching import Matcher
+from plugins.scenario import Scenario
 
 log = logging.getLogger(__name__)
-
-
-class KafkaRecord(Protocol):
-    """The parts of kafka-python's ConsumerRecord that are read."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
 
 
 class Reader:
@@ -42,25 +35,67 @@ class Reader:
         """What the ledger takes of a record; nothing is raised for what it holds, or it would come again for ever."""
         position = Position(record.topic, record.partition, record.offset)
         try:
-            event = unpack(position, record.key, record.headers, record.timestamp)
-            wanted = event.change == "written" and event.resource_type in self._types
-            matches = self._match(_resource(record.value)) if wanted else ()
+            return self._event(record, position)
         except NotAnEvent as error:
-            log.warning("poison in %s[%d]@%d: %s", record.topic, record.partition, record.offset, error)
-            return Incoming(position, None)
-        return Incoming(position, event, matches)
+            reason, why = error.reason, str(error)
+        except RecursionError:
+            reason, why = PoisonReason.TOO_DEEP, "the value is nested too deep"
+        except Exception as error:  # noqa: BLE001 a fault of ours over one record must not hold up its partition
+            reason, why = PoisonReason.UNREADABLE, f"reading it failed: {type(error).__name__}"
+        log.warning("poison in %s[%d]@%d: %s: %s", record.topic, record.partition, record.offset, reason, why)
+        return Incoming(position, None, poison=Poison(reason, record_time(record.timestamp)))
+
+    @property
+    def types(self) -> frozenset[str]:
+        """Resource types that some scenario waits for."""
+        return self._types
+
+    def matches(self, event: EventRow, value: bytes | None) -> Sequence[Match]:
+        """The scenarios that an event starts.
+
+        Raises:
+            NotAnEvent: its value is not what its envelope says.
+        """
+        if event.change != "written":
+            return ()
+        if value is None:
+            raise NotAnEvent(PoisonReason.TOMBSTONE, "it has no value, though its envelope says written")
+        return self._match(_resource(value)) if event.resource_type in self._types else ()
+
+    def _event(self, record: KafkaRecord, position: Position) -> Incoming:
+        event = unpack(position, record.key, record.headers, record.timestamp)
+        return Incoming(position, event, self.matches(event, record.value))
 
 
-def _resource(value: bytes | None) -> Mapping[str, Any]:
+def reader_of(scenarios: Iterable[Scenario[Any]]) -> Reader:
+    """A reader that knows these scenarios; a trigger that fails on a resource is no other scenario's trouble."""
+    matchers = [(Match(s.id, s.version, s.stage.value), Matcher([s])) for s in scenarios]
+
+    def match(resource: Mapping[str, Any]) -> Sequence[Match]:
+        found = []
+        for started, matcher in matchers:
+            try:
+                if matcher.match(resource):
+                    found.append(started)
+            except AdapterError as error:
+                log.warning("a trigger of %s does not start it: %s", started.scenario, error)
+        return found
+
+    return Reader(frozenset().union(*(matcher.types for _, matcher in matchers)), match)
+
+
+def _resource(value: bytes) -> Mapping[str, Any]:
     """The record's body; numbers lose digits here, which no trigger looks at.
 
     Raises:
-        NotAnEvent: it is no JSON object.
+        NotAnEvent: it is no JSON object, or one nested too deep.
     """
     try:
-        resource = orjson.loads(value or b"")
-    except orjson.JSONDecodeError:
-        resource = None
+        resource = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        if "depth limit" in error.msg:
+            raise NotAnEvent(PoisonReason.TOO_DEEP, "the value is nested too deep") from None
+        raise NotAnEvent(PoisonReason.NOT_JSON, "the value is not JSON") from None
     if not isinstance(resource, dict):
-        raise NotAnEvent("the value is not a JSON object")
+        raise NotAnEvent(PoisonReason.NOT_A_RESOURCE, "the value is JSON, but no object")
     return resource

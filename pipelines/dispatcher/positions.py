@@ -33,21 +33,21 @@ class Start:
     rewound: bool = False
 
 
-def start(known: int | None, extent: Extent, *, went_back: bool = False) -> Start:
+def start(known: int | None, extent: Extent, *, committed_once: bool = True, went_back: bool = False) -> Start:
     """Where to read on.
 
     The ledger's offset counts, not the group's: it was written together with the rows. It means nothing any more when
     the partition ends before it, when records came that lie before it, or when the group has no committed offset though
-    the ledger has read the partition (a first offset is committed before the first record is read): then the broker
-    lost its data or the topic was made anew. All that it holds is read then; what the ledger has, it knows by identity.
+    the ledger knows of a commit that it had: then the broker lost its data or the topic was made anew. All that it holds is read then; what the ledger has, it knows by identity.
 
     Args:
         known: the ledger's next offset, None for a partition never read.
         extent: what the broker holds.
+        committed_once: whether a commit of the partition was ever acknowledged; without one its absence says nothing.
         went_back: the broker gave records from before the ledger's offset.
     """
     if known is None:
         return Start(extent.begin)
-    if went_back or extent.committed is None or extent.end < known:
+    if went_back or (extent.committed is None and committed_once) or extent.end < known:
         return Start(extent.begin, rewound=True)
     return Start(max(known, extent.begin))

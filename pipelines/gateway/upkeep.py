@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from sqlalchemy import Engine
@@ -14,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from fhir_adapters.errors import FhirServerError
 from pipelines.config import Config, Source
 from pipelines.event_numbers import EventNumbers
+from pipelines.failure_policy import Pace
 from pipelines.gateway.log import place
 from pipelines.hospital import Hospital
 from pipelines.reconcile import Reconciler
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 SUBSCRIPTIONS_EVERY = 60.0
 """Seconds between looks at our subscriptions: a server may have put one in error or off while we were down."""
 _RECONNECT_EVERY = 1.0
-_BACKOFF_CAP = 30.0
+_BACKOFF = Pace(0.5, 30.0)
 
 
 class Upkeep:
@@ -121,7 +121,7 @@ async def _until_done(what: str, attempt: Callable[[], Awaitable[None]]) -> None
             failures += 1
             reason = str(error) if isinstance(error, FhirServerError) else type(error).__name__
             log.warning("%s: not yet (%s)", what, reason)
-        await asyncio.sleep(0.2 + random.uniform(0, min(_BACKOFF_CAP, 0.5 * 2.0 ** min(failures, 10))))  # noqa: S311 not a secret
+        await asyncio.sleep(0.2 + _BACKOFF.wait(failures))
 
 
 async def _always(name: str, work: Callable[[], Awaitable[None]]) -> None:

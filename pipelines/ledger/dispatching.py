@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, text, update
@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from pipelines.errors import ErrorClass
 from pipelines.ledger import queries
 from pipelines.ledger.intake import record
-from pipelines.ledger.rows import Backlog, Incoming, Recorded, Run
+from pipelines.ledger.rows import Backlog, Incoming, Recorded, Run, Standing
 from pipelines.ledger.states import State, sources_of
 from pipelines.ledger.tables import runs
 from pipelines.ledger.verbs import Verbs
@@ -22,20 +22,48 @@ from pipelines.ledger.verbs import Verbs
 class Dispatching(Verbs):
     """The dispatcher's verbs."""
 
-    def record(self, batch: Sequence[Incoming]) -> Recorded:
-        """Write a batch of Kafka records; when this returns, the offsets may be committed. See `intake.record`."""
+    def record(self, batch: Sequence[Incoming], epochs: Mapping[tuple[str, int], int] | None = None) -> Recorded:
+        """Write a batch of Kafka records; when this returns, the offsets may be committed. See `intake.record`.
+
+        Raises:
+            ReadBeforeRewind: a partition was rewound since `epochs` were told; nothing is written.
+        """
         with self._engine.begin() as connection:
-            return record(connection, batch, datetime.now(UTC))
+            return record(connection, batch, datetime.now(UTC), epochs)
+
+    def standing(self, topic: str, partition: int) -> Standing:
+        """How far a partition was read, and in which epoch."""
+        with self._engine.begin() as connection:
+            row = connection.execute(queries.NEXT_OFFSET, {"topic": topic, "partition": partition}).one_or_none()
+            return Standing() if row is None else Standing(row.next_offset, row.epoch, row.committed_once)
+
+    def committed_once(self, topic: str, partition: int, offset: int) -> None:
+        """The broker has acknowledged an offset of our group: from now on, that it has none means that it lost data."""
+        with self._engine.begin() as connection:
+            connection.execute(queries.COMMITTED_ONCE, {"topic": topic, "partition": partition, "offset": offset})
 
     def next_offset(self, topic: str, partition: int) -> int | None:
         """The first offset of a partition that is not in the ledger; None for a partition never read."""
         with self._engine.begin() as connection:
             return connection.execute(queries.NEXT_OFFSET, {"topic": topic, "partition": partition}).scalar()
 
-    def rewind(self, topic: str, partition: int, offset: int) -> None:
-        """Go on reading at `offset`: the broker lost its data or the topic was made anew; the sums stay right."""
+    def rewind(self, topic: str, partition: int, offset: int, epoch: int | None = None) -> bool:
+        """Go on reading at `offset`: the broker lost its data or the topic was made anew; the sums stay right.
+
+        A new epoch begins: what another dispatcher has read before, `record` no longer takes.
+
+        Args:
+            topic, partition: what is read again.
+            offset: where to go on.
+            epoch: in which the loss was seen; where another began since, somebody else has rewound it already. None for
+                whichever it is.
+
+        Returns:
+            whether it was rewound.
+        """
+        values = {"topic": topic, "partition": partition, "offset": offset, "epoch": epoch}
         with self._engine.begin() as connection:
-            connection.execute(queries.REWIND, {"topic": topic, "partition": partition, "offset": offset})
+            return connection.execute(queries.REWIND, values).rowcount == 1
 
     def backlog(self) -> list[Backlog]:
         """What waits, by scenario; scenarios for which nothing waits or runs are left out."""
@@ -46,28 +74,32 @@ class Dispatching(Verbs):
         """Decide on a run: bind up to `size` rows of a scenario to a new run id.
 
         A patient's rows are taken in order, and none while another run of the scenario has rows of that patient, or an
-        earlier row is parked or in a backoff. Rows of superseded versions become stale instead. Rows on which a worker
-        was lost are taken by themselves, a quarter as many with each loss, so that the one that kills workers is alone
-        in the end and takes nobody else into the dead letters. None when nothing is ready, or when the scenario or
-        everything is switched off.
+        earlier row is parked, in a backoff, or waits for a dependency that is down; a row behind such a one comes once,
+        for its rules alone (`WorkItem.rules_only`). Rows of superseded versions become stale instead. Rows on which a
+        worker was lost are taken by themselves, a quarter as many with each loss, so that the one that kills workers is
+        alone in the end and takes nobody else into the dead letters. None when nothing is ready, or when the scenario
+        or everything is switched off.
         """
         with self._engine.begin() as connection:
             connection.execute(queries.LOCK_SCENARIO, {"scenario": scenario})
             if connection.execute(queries.SWITCHED_OFF, {"scenario": scenario}).first():
                 return None
-            taken = self._ready(connection, scenario, size)
+            taken, rules_only = self._ready(connection, scenario, size)
             if not taken:
                 return None
             run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}"
             connection.execute(
                 insert(runs).values(run_id=run_id, scenario=scenario, size=len(taken), decided_at=text("now()"))
             )
-            connection.execute(queries.BIND, {"ids": taken, "run_id": run_id})
+            connection.execute(queries.BIND, {"ids": taken, "run_id": run_id, "rules_only": rules_only})
             return Run(run_id, scenario, len(taken), posted=False)
 
     @staticmethod
-    def _ready(connection: Connection, scenario: str, size: int) -> list[int]:
-        """The rows that the next run takes; superseded ones are made stale and passed over."""
+    def _ready(connection: Connection, scenario: str, size: int) -> tuple[list[int], list[int]]:
+        """The rows that the next run takes, and those of them that it takes for their rules alone.
+
+        Superseded ones are made stale and passed over.
+        """
         while True:
             ready = connection.execute(queries.READY, {"scenario": scenario, "size": size}).all()
             together = _together([(row.id, row.losses) for row in ready], size)
@@ -75,7 +107,9 @@ class Dispatching(Verbs):
             if stale:
                 connection.execute(queries.STALE, {"ids": sorted(stale), "states": list(sources_of(State.STALE))})
             if len(stale) < len(together) or not together:
-                return [id_ for id_ in together if id_ not in stale]
+                behind = {row.id for row in ready if row.behind}
+                taken = [id_ for id_ in together if id_ not in stale]
+                return taken, [id_ for id_ in taken if id_ in behind]
 
     def open_runs(self) -> list[Run]:
         """Runs that are not closed, oldest first; those not `posted` may or may not be known to Airflow."""
@@ -104,7 +138,7 @@ class Dispatching(Verbs):
                 "outcome": outcome,
                 "max_attempts": self._max_attempts,
                 "error_class": ErrorClass.WORKER_LOST.value,
-                "wait": self._wait(1, None),
+                "wait": self._pace.wait(1),
             }
             begun = list(connection.execute(queries.RELEASE, values).scalars())
             scenario = connection.execute(queries.CLOSE_RUN, values).scalar()

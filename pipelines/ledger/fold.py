@@ -46,6 +46,9 @@ def fold(connection: Connection, size: int = BATCH) -> int:
     for row in rows:
         for metric, labels, value in _observations(row):
             _add(added, metric, labels, value)
+        for name, series in (row.counted or {}).items():  # plugins' own: already under the keys of `samples`
+            for labels, value in series.items():
+                added[name, labels] += value
     if added:
         keys = sorted(added)
         connection.execute(
@@ -106,6 +109,8 @@ def _observations(row: Row[Any]) -> Iterator[Observation]:
         yield from _hops(row, where)
     if row.model is not None:
         yield from _model(row)
+    yield from _spent(row)
+    yield from _verdicts(row)
 
 
 def _hops(row: Row[Any], where: Mapping[str, str]) -> Iterator[Observation]:
@@ -124,6 +129,26 @@ def _model(row: Row[Any]) -> Iterator[Observation]:
     yield metrics.MODEL_DURATION, labels, row.model_seconds
     yield metrics.MODEL_TOKENS, {**labels, "gen_ai_token_type": "input"}, row.prompt_tokens
     yield metrics.MODEL_TOKENS, {**labels, "gen_ai_token_type": "output"}, row.completion_tokens
+
+
+def _spent(row: Row[Any]) -> Iterator[Observation]:
+    """What each model did for the row, over all its tries."""
+    for model, spent in (row.asked or {}).items():
+        labels = {"model": model, "scenario": row.scenario}
+        yield metrics.MODEL_REQUESTS, labels, spent["requests"]
+        yield metrics.MODEL_SECONDS, labels, spent["seconds"]
+        yield metrics.MODEL_TOKENS_SPENT, {**labels, "gen_ai_token_type": "input"}, spent["prompt_tokens"]
+        yield metrics.MODEL_TOKENS_SPENT, {**labels, "gen_ai_token_type": "output"}, spent["completion_tokens"]
+        if spent["cost"]:
+            yield metrics.MODEL_COST, {**labels, "currency": spent["currency"]}, spent["cost"]
+
+
+def _verdicts(row: Row[Any]) -> Iterator[Observation]:
+    for guard, codes in (row.verdicts or {}).items():
+        for code, actions in codes.items():
+            for action, number in actions.items():
+                labels = {"scenario": row.scenario, "guard": guard, "code": code, "action": action}
+                yield metrics.GUARD_VERDICTS, labels, number
 
 
 def _seconds(before: datetime, after: datetime) -> float:

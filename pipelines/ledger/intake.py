@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from pipelines.ledger.rows import EventRow, Incoming, Recorded
+from pipelines.errors import ReadBeforeRewind
+from pipelines.ledger import queries
+from pipelines.ledger.rows import EventRow, Incoming, Match, Position, Recorded
 from pipelines.ledger.states import State
-from pipelines.ledger.tables import events, progress, work
+from pipelines.ledger.tables import events, poison, progress, work
+
+#: The counter of poison by reason; its name and labels are those of `monitoring.metrics.POISON`.
+_POISON_COUNTER = "careloom_poison_records_total"
 
 
 @dataclass(slots=True)
@@ -20,6 +25,7 @@ class _Tally:
     """What one partition's records were."""
 
     next_offset: int
+    poisoned: list[Incoming] = field(default_factory=list)
     events: int = 0
     duplicates: int = 0
     poison: int = 0
@@ -27,7 +33,12 @@ class _Tally:
     matches: int = 0
 
 
-def record(connection: Connection, batch: Sequence[Incoming], matched_at: datetime) -> Recorded:
+def record(
+    connection: Connection,
+    batch: Sequence[Incoming],
+    matched_at: datetime,
+    epochs: Mapping[tuple[str, int], int] | None = None,
+) -> Recorded:
     """Write a batch of Kafka records, each exactly once.
 
     Records that lie before the partition's `next_offset` were recorded by an earlier call and are passed over. An
@@ -37,18 +48,57 @@ def record(connection: Connection, batch: Sequence[Incoming], matched_at: dateti
         connection: in a transaction; the caller commits it, and only then the Kafka offset.
         batch: records in the order of their offsets, of any partitions.
         matched_at: when the scenarios were matched.
+        epochs: (topic, partition) -> epoch in which its records were read (`Standing.epoch`); None does not look.
+
+    Raises:
+        ReadBeforeRewind: one of the partitions was rewound since. The offsets of a broker that has lost its data name
+            other records now: taken as they are, they would pass over those for ever.
     """
     by_partition: dict[tuple[str, int], list[Incoming]] = defaultdict(list)
     for item in batch:
         by_partition[item.position.topic, item.position.partition].append(item)
     total = Recorded(0, 0, 0, 0)
+    poisoned: list[Incoming] = []
     for topic, partition in sorted(by_partition):  # one lock order for all dispatchers
-        tally = _record_partition(connection, by_partition[topic, partition], matched_at)
+        epoch = None if epochs is None else epochs.get((topic, partition), 0)
+        tally = _record_partition(connection, by_partition[topic, partition], matched_at, epoch)
         total += Recorded(tally.events, tally.duplicates, tally.poison, tally.matches, tally.missing)
+        poisoned += tally.poisoned
+    _insert_poison(connection, poisoned)  # last, as its counters are shared by all partitions
     return total
 
 
-def _record_partition(connection: Connection, items: list[Incoming], matched_at: datetime) -> _Tally:
+def record_again(
+    connection: Connection, event: EventRow, matches: Sequence[Match], of: Position, matched_at: datetime
+) -> Recorded:
+    """Poison that a person had read again turned out to be an event: write it, exactly once.
+
+    Args:
+        connection: in a transaction that holds the poison's row.
+        event: with the position at which its bytes can be had.
+        matches: the scenarios that it starts.
+        of: the poison's own position, in whose partition's sum it is counted.
+        matched_at: when the scenarios were matched.
+    """
+    incoming = Incoming(event.position, event, matches)
+    known = not _insert_events(connection, {event.event_id: incoming}, matched_at)
+    made = 0 if known else _insert_work(connection, [incoming], matched_at)
+    connection.execute(
+        update(progress)
+        .where((progress.c.topic == of.topic) & (progress.c.partition == of.partition))
+        .values(
+            reread=progress.c.reread + 1,
+            events=progress.c.events + int(not known),
+            duplicates=progress.c.duplicates + int(known),
+            matches=progress.c.matches + made,
+        )
+    )
+    return Recorded(events=int(not known), duplicates=int(known), poison=0, work=made)
+
+
+def _record_partition(
+    connection: Connection, items: list[Incoming], matched_at: datetime, epoch: int | None
+) -> _Tally:
     first = items[0].position
     where = (progress.c.topic == first.topic) & (progress.c.partition == first.partition)
     connection.execute(
@@ -56,7 +106,12 @@ def _record_partition(connection: Connection, items: list[Incoming], matched_at:
         .values(topic=first.topic, partition=first.partition, base_offset=first.offset, next_offset=first.offset)
         .on_conflict_do_nothing()
     )
-    tally = _Tally(connection.execute(select(progress.c.next_offset).where(where).with_for_update()).scalar_one())
+    known = connection.execute(select(progress.c.next_offset, progress.c.epoch).where(where).with_for_update()).one()
+    if epoch not in (None, known.epoch):
+        raise ReadBeforeRewind(
+            f"{first.topic}[{first.partition}] was rewound since offset {first.offset} was read; it is read anew"
+        )
+    tally = _Tally(known.next_offset)
     fresh: dict[str, Incoming] = {}
     for item in items:
         offset = item.position.offset
@@ -66,6 +121,7 @@ def _record_partition(connection: Connection, items: list[Incoming], matched_at:
         tally.next_offset = offset + 1
         if item.event is None:
             tally.poison += 1
+            tally.poisoned.append(item)
         elif item.event.event_id in fresh:
             tally.duplicates += 1
         else:
@@ -129,6 +185,7 @@ def _insert_work(connection: Connection, items: list[Incoming], matched_at: date
             "scenario_version": match.version,
             "stage": match.stage,
             "patient_key": item.event.patient_key,
+            "source": item.event.source,
             "state": State.WAITING.value,
             "received_at": item.event.received_at,
             "durable_at": item.event.durable_at,
@@ -141,6 +198,36 @@ def _insert_work(connection: Connection, items: list[Incoming], matched_at: date
     if values:
         connection.execute(insert(work).values(not_before=func.now()), values)
     return len(values)
+
+
+def _insert_poison(connection: Connection, items: Sequence[Incoming]) -> None:
+    """A row each, but for those that were read before (the broker lost its end, and all is read again)."""
+    if not items:
+        return
+    values = [
+        {
+            "topic": item.position.topic,
+            "partition": item.position.partition,
+            "offset": item.position.offset,
+            "record_at": item.poison.record_at,
+            "reason": item.poison.reason.value,
+            "copy_topic": copy.topic if copy else None,
+            "copy_partition": copy.partition if copy else None,
+            "copy_offset": copy.offset if copy else None,
+        }
+        for item in items
+        for copy in [item.poison.copy]
+    ]
+    connection.execute(insert(poison).values(at=func.now()).on_conflict_do_nothing(), values)
+    counts = sorted(Counter(item.poison.reason.value for item in items).items())
+    connection.execute(
+        queries.ADD_SAMPLES,
+        {
+            "names": [_POISON_COUNTER] * len(counts),
+            "labels": [f'{{"poison_reason":"{reason}"}}' for reason, _ in counts],
+            "values": [float(count) for _, count in counts],
+        },
+    )
 
 
 def _number(event: EventRow) -> int | None:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-NEXT_OFFSET = text("SELECT next_offset FROM progress WHERE topic = :topic AND partition = :partition")
+NEXT_OFFSET = text(
+    "SELECT next_offset, epoch, committed_once FROM progress WHERE topic = :topic AND partition = :partition"
+)
 
-# The base moves with the position, so that next - base stays the number of records that were read.
+COMMITTED_ONCE = text(
+    "INSERT INTO progress AS p (topic, partition, base_offset, next_offset, committed_once)"
+    " VALUES (:topic, :partition, :offset, :offset, true)"
+    " ON CONFLICT (topic, partition) DO UPDATE SET committed_once = true"
+)
+
+# The base moves with the position, so that next - base stays the number of records that were read. The epoch fences off
+# who has read before the rewind, and who saw the same loss and is late with its own.
 REWIND = text(
-    "UPDATE progress SET base_offset = base_offset + (:offset - next_offset), next_offset = :offset"
-    " WHERE topic = :topic AND partition = :partition"
+    "UPDATE progress SET base_offset = base_offset + (:offset - next_offset), next_offset = :offset, epoch = epoch + 1,"
+    " committed_once = false"
+    " WHERE topic = :topic AND partition = :partition AND (CAST(:epoch AS integer) IS NULL OR epoch = :epoch)"
 )
 
 LOCK_SCENARIO = text("SELECT pg_advisory_xact_lock(hashtextextended('careloom.take_run.' || :scenario, 0))")
@@ -21,27 +31,44 @@ SWITCHED_OFF = text(
 # A row may be taken when no other row of its patient in its scenario is in a run, and none before it is parked or
 # waits out a backoff: order is kept per patient, and a poison event holds back its own patient only. `losses` counts
 # the workers that were lost over a row: it may be what killed them.
+# What a row needs and is down holds it as well: reading from its source's server, or for drafts writing; Kafka; and
+# what it was last seen to wait for. The model is known from that alone, so that every row gets one run for its rules.
+# A row that nothing holds, but that stands behind one that is held, gets a run for its rules alone (`rules_only`).
 # One sort of the open rows, whatever the planner knows of them: as a correlated NOT EXISTS the same test took 72 s over
 # 20,000 rows, and as a join with the two sets of what holds back 0.02 s, or 1.5 s where the planner took nested loops.
 _OPEN = """
-    WITH open AS (
+    WITH down AS MATERIALIZED (
+        SELECT dependency FROM breakers
+        WHERE (state = 'open' AND retry_at > now())
+           OR (state = 'half_open' AND probe_until > now()
+               AND probe IN (SELECT run_id FROM runs WHERE closed_at IS NULL))
+    ), open AS (
         SELECT id, scenario, patient_key, matched_at, run_id IS NULL AND state <> 'parked' AS waits,
             run_id IS NOT NULL AND state <> 'parked' AS going,
-            state = 'parked' OR (run_id IS NULL AND not_before > now()) AS held,
+            state = 'parked' OR (run_id IS NULL AND (not_before > now() OR (
+                EXISTS (SELECT 1 FROM down) AND CASE state
+                    WHEN 'inferred' THEN 'fhir-write:' || source IN (SELECT dependency FROM down)
+                    ELSE waits_for IN (SELECT dependency FROM down)
+                        OR 'fhir:' || source IN (SELECT dependency FROM down)
+                        OR 'kafka' IN (SELECT dependency FROM down) END))) AS held,
+            state = 'inferred' OR rules_at IS NOT NULL AS ruled,
             CASE WHEN error_class = 'worker_lost' THEN attempts ELSE 0 END AS losses
         FROM work
         WHERE state IN ('waiting', 'dispatched', 'running', 'inferred', 'parked') {where}
-    ), judged AS (
-        SELECT id, scenario, matched_at, losses, waits,
-            NOT bool_or(going) OVER patient
-            AND coalesce(min(id) FILTER (WHERE held) OVER patient > id, true) AS ready
+    ), standing AS (
+        SELECT id, scenario, matched_at, losses, waits, held, ruled, bool_or(going) OVER patient AS going,
+            coalesce(min(id) FILTER (WHERE held) OVER patient < id, false) AS behind
         FROM open WINDOW patient AS (PARTITION BY scenario, patient_key)
+    ), judged AS (
+        SELECT id, scenario, matched_at, losses, waits, behind,
+            NOT going AND NOT coalesce(held, false) AND NOT (behind AND ruled) AS ready
+        FROM standing
     )
 """
 
 READY = text(
     _OPEN.format(where="AND scenario = :scenario")
-    + "SELECT id, losses FROM judged WHERE waits AND ready ORDER BY id LIMIT :size"
+    + "SELECT id, losses, behind FROM judged WHERE waits AND ready ORDER BY id LIMIT :size"
 )
 
 BACKLOG = text(
@@ -76,6 +103,23 @@ SUPERSEDED = text(
     """
 )
 
+# The same test for one leased row, together with its lease.
+CONFIRM = text(
+    """
+    UPDATE work SET lease_until = now() + make_interval(secs => :seconds)
+    WHERE id = :id AND lease = :lease
+    RETURNING EXISTS (
+        SELECT 1 FROM events e JOIN events n ON n.source = e.source AND n.resource_type = e.resource_type
+            AND n.resource_id = e.resource_id AND n.event_id <> e.event_id
+        WHERE e.event_id = work.event_id AND e.resource_id IS NOT NULL
+          AND (coalesce(n.last_updated, n.durable_at), coalesce(n.version_number, -1), n.durable_at, n.partition,
+               n."offset")
+            > (coalesce(e.last_updated, e.durable_at), coalesce(e.version_number, -1), e.durable_at, e.partition,
+               e."offset")
+    )
+    """
+)
+
 STALE = text(
     "UPDATE work SET state = 'stale', run_id = NULL, lease = NULL, drafts = NULL, finished_at = clock_timestamp()"
     " WHERE id = ANY(CAST(:ids AS bigint[])) AND state = ANY(CAST(:states AS text[]))"
@@ -84,6 +128,8 @@ STALE = text(
 # Drafts that are computed keep their state: a run that takes them only has to write them.
 BIND = text(
     "UPDATE work SET run_id = :run_id, state = CASE state WHEN 'inferred' THEN state ELSE 'dispatched' END,"
+    " tried_in = (tried_in || CAST(:run_id AS text))[greatest(cardinality(tried_in) - 6, 1):],"  # the last 8 of them
+    " rules_only = id = ANY(CAST(:rules_only AS bigint[])),"
     " dispatched_at = coalesce(dispatched_at, clock_timestamp()) WHERE id = ANY(CAST(:ids AS bigint[]))"
 )
 
@@ -116,6 +162,9 @@ RELEASE = text(
         run_id = NULL, lease = NULL, lease_until = NULL,
         state = CASE WHEN dead THEN 'parked' WHEN state = 'inferred' THEN 'inferred' ELSE 'waiting' END,
         attempts = attempts + CASE WHEN begun THEN 1 ELSE 0 END,
+        tries = tries + CASE WHEN begun THEN 1 ELSE 0 END,
+        failed_at = CASE WHEN begun THEN clock_timestamp() ELSE failed_at END,
+        failing_since = CASE WHEN begun THEN coalesce(failing_since, now()) ELSE failing_since END,
         error_class = CASE WHEN begun THEN :error_class ELSE error_class END,
         error = CASE WHEN begun THEN 'the worker was lost while it worked on this' ELSE error END,
         not_before = CASE WHEN begun THEN now() + make_interval(secs => :wait) ELSE not_before END
@@ -131,9 +180,9 @@ CLOSE_RUN = text(
 
 _CLAIMED = """
     RETURNING work.id, work.scenario, work.scenario_version, work.state, work.attempts, work.lease,
-        work.rules_written_at, work.drafts, e.event_id, e.source, e.fhir_version, e.resource_type, e.resource_id,
-        e.version_id, e.last_updated, e.change, e.patient_key, e.topic, e.partition, e."offset", e.received_at,
-        e.durable_at
+        work.rules_written_at, work.drafts, work.replay, work.run_id, work.tries, work.rules_only, work.rules_at,
+        e.event_id, e.source, e.fhir_version, e.resource_type, e.resource_id, e.version_id, e.last_updated, e.change,
+        e.patient_key, e.topic, e.partition, e."offset", e.received_at, e.durable_at
 """
 
 CLAIM = text(
@@ -160,6 +209,16 @@ RENEW = text(
     FROM unnest(CAST(:ids AS bigint[]), CAST(:leases AS text[])) AS held (id, lease)
     WHERE work.id = held.id AND work.lease = held.lease
     RETURNING work.id
+    """
+)
+
+# What tells whether a failure is the event's own.
+JUDGED = text(
+    """
+    SELECT w.tries, extract(epoch FROM now() - coalesce(w.failing_since, now()))::float AS failing_for,
+        coalesce(b.succeeded_at > w.failed_at, false) AS served_others
+    FROM work w LEFT JOIN breakers b ON b.dependency = :dependency
+    WHERE w.id = :id
     """
 )
 
@@ -193,21 +252,12 @@ EVENT_NUMBER = text(
 
 RECONCILED = text("SELECT until FROM reconciled WHERE source = :source")
 
-DEAD_LETTERS = text(
-    "SELECT id, scenario, error_class, error, attempts, matched_at FROM work WHERE state = 'parked' ORDER BY id"
-)
-
-DECIDE = text(
-    "UPDATE work SET state = :state, error = :note, attempts = 0, run_id = NULL, not_before = now(),"
-    " finished_at = CASE WHEN :state = 'discarded' THEN clock_timestamp() END"
-    " WHERE id = :id AND state = 'parked'"
-)
-
 PROGRESS_SUMS = text(
     """
-    SELECT coalesce(sum(next_offset - base_offset), 0) AS read, coalesce(sum(events), 0) AS events,
+    SELECT coalesce(sum(next_offset - base_offset + reread), 0) AS read, coalesce(sum(events), 0) AS events,
            coalesce(sum(duplicates), 0) AS duplicates, coalesce(sum(poison), 0) AS poison,
-           coalesce(sum(missing), 0) AS missing, coalesce(sum(matches), 0) AS matches
+           coalesce(sum(missing), 0) AS missing,
+           coalesce(sum(matches), 0) + (SELECT coalesce(sum(rows), 0) FROM replays) AS matches
     FROM progress
     """
 )
@@ -236,7 +286,8 @@ FOLD = text(
     UPDATE work w SET folded = true FROM taken WHERE w.id = taken.id
     RETURNING w.scenario, w.stage, w.state, w.model, w.received_at, w.durable_at, w.matched_at, w.dispatched_at,
         w.started_at, w.rules_written_at, w.context_at, w.answered_at, w.guarded_at, w.written_at, w.prompt_tokens,
-        w.completion_tokens, w.model_seconds, w.findings, w.cut_statements, w.created, w.recognised
+        w.completion_tokens, w.model_seconds, w.findings, w.cut_statements, w.created, w.recognised, w.asked,
+        w.verdicts, w.counted
     """
 )
 
@@ -261,6 +312,8 @@ OPEN_WORK = text(
 
 UNFOLDED = text("SELECT count(*) FROM work WHERE NOT folded AND state IN ('written', 'stale', 'discarded')")
 
+POISON_OPEN = text("SELECT reason, count(*) AS n FROM poison WHERE state = 'open' GROUP BY reason")
+
 FAILURES = text("SELECT scenario, error_class, count FROM failures")
 
 SWITCHES = text("SELECT kind, name FROM switches")
@@ -272,5 +325,7 @@ SUBSCRIPTIONS_BY_SOURCE = text(
     FROM subscriptions GROUP BY source
     """
 )
+
+DOWN = text("SELECT dependency, state <> 'closed' AS down FROM breakers")
 
 RECONCILED_BY_SOURCE = text("SELECT source, extract(epoch FROM until)::float AS until FROM reconciled")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+from pipelines.errors import PoisonReason
 from pipelines.ledger.states import State
+
+_UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +48,49 @@ class EventRow:
     received_at: datetime
     durable_at: datetime
 
+    @classmethod
+    def of(cls, row: Any) -> EventRow:
+        """From a row that has the columns of `events`."""
+        return cls(
+            event_id=row.event_id,
+            source=row.source,
+            fhir_version=row.fhir_version,
+            resource_type=row.resource_type,
+            resource_id=row.resource_id,
+            version_id=row.version_id,
+            last_updated=row.last_updated,
+            change=row.change,
+            patient_key=row.patient_key,
+            position=Position(row.topic, row.partition, row.offset),
+            received_at=row.received_at,
+            durable_at=row.durable_at,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """Why a Kafka record is no event.
+
+    Attributes:
+        reason: of the closed set.
+        record_at: the record's own time by the broker; with the position it tells it from the record of another topic
+            of that name.
+        copy: where its copy in the dead-letter topic stands; None where there is none.
+    """
+
+    reason: PoisonReason = PoisonReason.UNREADABLE
+    record_at: datetime = _UNKNOWN_TIME
+    copy: Position | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """One Kafka record on its way into the ledger: an event with its matches, or poison (`event` None)."""
+    """One Kafka record on its way into the ledger: an event with its matches, or `poison` (`event` None)."""
 
     position: Position
     event: EventRow | None
     matches: Sequence[Match] = ()
+    poison: Poison = Poison()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +114,21 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """How far the ledger has read a partition.
+
+    Attributes:
+        next_offset: the first offset that is not in the ledger; None for a partition never read.
+        epoch: raised by each rewind; what was read in an earlier one is not taken any more.
+        committed_once: whether the broker has ever acknowledged an offset of our group in this epoch.
+    """
+
+    next_offset: int | None = None
+    epoch: int = 0
+    committed_once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One Airflow run as the dispatcher decided on it.
 
@@ -96,7 +149,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """One leased piece of work: an event, its scenario, and the lease that every write must carry."""
+    """One leased piece of work: an event, its scenario, and the lease that every write must carry.
+
+    Attributes:
+        tries: failures of this step in a row, whether they counted as attempts or not.
+        rules_ran: whether an earlier try has run its rules, and written what cannot wait for a model.
+        rules_only: whether it is not its turn yet: an earlier one of its patient has to wait, its rules have not.
+    """
 
     id: int
     event: EventRow
@@ -107,11 +166,31 @@ class WorkItem:
     lease: str
     rules_written: bool
     drafts: Mapping[str, Any] | None
+    replay: int = 0
+    run_id: str = ""
+    tries: int = 0
+    rules_ran: bool = False
+    rules_only: bool = False
 
     @property
     def identity(self) -> str:
-        """Identity of the result: the same for every try; write-back is conditional on it."""
+        """Identity of the result: the same for every try and every replay; write-back is conditional on it."""
         return f"{self.event.event_id}:{self.scenario}:{self.scenario_version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What was done on the way of a try, also of one that failed; JSON-able, and added up over tries.
+
+    Attributes:
+        asked: model -> "requests", "prompt_tokens", "completion_tokens", "seconds", "cost" and "currency".
+        verdicts: guard -> code -> action -> how many.
+        counted: name of a plugin's counter -> labels as canonical JSON -> how much.
+    """
+
+    asked: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    verdicts: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    counted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +200,8 @@ class Inference:
     Attributes:
         drafts: JSON-able outbox content, as `pipelines.write_back` takes it.
         times: hop -> time (context_at, answered_at, guarded_at).
+        model: name of what answered; of a panel all names, joined by "+".
+        tally: of this try.
     """
 
     drafts: Mapping[str, Any]
@@ -131,6 +212,7 @@ class Inference:
     model_seconds: float = 0.0
     findings: int = 0
     cut_statements: int = 0
+    tally: Tally = Tally()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +247,9 @@ class Account:
     """The sum that must be zero: every record that Kafka accepted is done, dead or in flight.
 
     Attributes:
-        read: Kafka records that the ledger has passed.
+        read: Kafka records that the ledger has passed; poison that was read again and was an event counts twice.
         events, duplicates, poison, missing: what they were; missing are offsets that Kafka no longer had.
-        matches: pieces of work that those events were to become.
+        matches: pieces of work that those events were to become, replays included.
         work: pieces of work by state.
     """
 

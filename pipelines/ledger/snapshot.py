@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, Engine
 
@@ -60,8 +60,10 @@ class Snapshot:
     Attributes:
         unfolded: finished rows that are not in `samples` yet.
         failures: (scenario, error class) -> failed tries.
+        poison_open: reason -> records that are no events and that nobody has decided on.
         switches: (kind, name) of what is switched off.
         reconciled: source -> Unix time up to which it was searched.
+        down: dependency -> whether it counts as down (its breaker is open, or somebody is trying it).
     """
 
     account: Account
@@ -69,9 +71,11 @@ class Snapshot:
     unfolded: int
     samples: Sequence[Sample]
     failures: Mapping[tuple[str, str], int]
+    poison_open: Mapping[str, int]
     switches: Sequence[tuple[str, str]]
     subscriptions: Sequence[SubscriptionState]
     reconciled: Mapping[str, float]
+    down: Mapping[str, bool] = field(default_factory=dict)
 
 
 def snapshot(engine: Engine) -> Snapshot:
@@ -94,12 +98,14 @@ def snapshot(engine: Engine) -> Snapshot:
             failures={
                 (row.scenario, row.error_class): row._mapping["count"] for row in connection.execute(queries.FAILURES)
             },
+            poison_open={row.reason: row.n for row in connection.execute(queries.POISON_OPEN)},
             switches=[(row.kind, row.name) for row in connection.execute(queries.SWITCHES)],
             subscriptions=[
                 SubscriptionState(row.source, int(row.gaps), int(row.missed), row.seen)
                 for row in connection.execute(queries.SUBSCRIPTIONS_BY_SOURCE)
             ],
             reconciled={row.source: row.until for row in connection.execute(queries.RECONCILED_BY_SOURCE)},
+            down={row.dependency: row.down for row in connection.execute(queries.DOWN)},
         )
 
 

@@ -19,14 +19,15 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata = MetaData()
 _TIME = DateTime(timezone=True)
 
 #: How far each partition was read, and what became of every record in it:
-#: next_offset - base_offset = events + duplicates + poison + missing, and matches = rows of work ever made,
-#: or something is unaccounted for.
+#: next_offset - base_offset + reread = events + duplicates + poison + missing, and matches (with those of `replays`) =
+#: rows of work ever made, or something is unaccounted for. `reread` counts the poison that a person had read again and
+#: that was an event then: no number here ever goes back.
 progress = Table(
     "progress",
     metadata,
@@ -39,6 +40,11 @@ progress = Table(
     Column("poison", BigInteger, nullable=False, server_default=text("0")),
     Column("missing", BigInteger, nullable=False, server_default=text("0")),
     Column("matches", BigInteger, nullable=False, server_default=text("0")),
+    Column("reread", BigInteger, nullable=False, server_default=text("0")),
+    # raised by each rewind: what was read before one is not taken after it
+    Column("epoch", Integer, nullable=False, server_default=text("0")),
+    # whether the broker has ever acknowledged an offset of our group in this epoch
+    Column("committed_once", Boolean, nullable=False, server_default=text("false")),
 )
 
 #: One row per event identity, however often it was delivered.
@@ -63,9 +69,10 @@ events = Table(
     Column("matched_at", _TIME, nullable=False),
     Column("matches", SmallInteger, nullable=False),
     Index("events_resource", "source", "resource_type", "resource_id"),
+    Index("events_in_order", "durable_at", "partition", "offset"),
 )
 
-#: One row per (event, scenario, scenario version).
+#: One row per (event, scenario, scenario version), and one more for each replay of it: finished rows never change.
 work = Table(
     "work",
     metadata,
@@ -102,13 +109,27 @@ work = Table(
     Column("model_seconds", Double, nullable=False, server_default=text("0")),
     Column("findings", SmallInteger, nullable=False, server_default=text("0")),
     Column("cut_statements", SmallInteger, nullable=False, server_default=text("0")),
+    # of all tries together, as `rows.Tally` has it
+    Column("asked", JSONB),
+    Column("verdicts", JSONB),
+    Column("counted", JSONB),
     # the outbox: drafts computed and not yet written, and afterwards what the FHIR server called them
     Column("drafts", JSONB),
     Column("written", JSONB),
     Column("created", SmallInteger, nullable=False, server_default=text("0")),
     Column("recognised", SmallInteger, nullable=False, server_default=text("0")),
     Column("folded", Boolean, nullable=False, server_default=text("false")),
-    UniqueConstraint("event_id", "scenario", "scenario_version", name="work_identity"),
+    Column("replay", Integer, nullable=False, server_default=text("0")),  # `replays.id`; 0 for the event's own
+    Column("tried_in", ARRAY(Text)),  # the runs that it was in, the last of them at most
+    # why it waits: `source` tells whose FHIR server it needs; failures in a row, whether they count as attempts or not
+    Column("source", Text),
+    Column("tries", SmallInteger, nullable=False, server_default=text("0")),
+    Column("failing_since", _TIME),
+    Column("failed_at", _TIME),
+    Column("waits_for", Text),  # a dependency in `breakers`
+    Column("rules_at", _TIME),  # its rules have run, and red flags are written
+    Column("rules_only", Boolean, nullable=False, server_default=text("false")),  # in its run, for it is not its turn
+    UniqueConstraint("event_id", "scenario", "scenario_version", "replay", name="work_identity"),
     Index("work_run", "run_id"),
     Index(
         "work_open",
@@ -185,4 +206,69 @@ samples = Table(
     Column("name", Text, primary_key=True),
     Column("labels", Text, primary_key=True),
     Column("value", Double, nullable=False),
+)
+
+#: Kafka records that are no events: where each stands, why, and where its copy is. No row is ever deleted.
+poison = Table(
+    "poison",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("topic", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("record_at", _TIME, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", _TIME, nullable=False),
+    Column("copy_topic", Text),
+    Column("copy_partition", Integer),
+    Column("copy_offset", BigInteger),
+    Column("state", Text, nullable=False, server_default=text("'open'")),  # open, recorded (as an event), discarded
+    Column("tries", SmallInteger, nullable=False, server_default=text("0")),
+    Column("note", Text),
+    UniqueConstraint("topic", "partition", "offset", "record_at", name="poison_position"),
+    Index("poison_open", "id", postgresql_where=text("state = 'open'")),
+)
+
+#: Each time that somebody had events run again.
+replays = Table(
+    "replays",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("by", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("at", _TIME, nullable=False),
+    Column("filter", JSONB, nullable=False),
+    Column("rows", BigInteger, nullable=False, server_default=text("0")),
+    Column("finished_at", _TIME),
+)
+
+#: Who was shown patient data by a command, and why; written before it is shown.
+disclosures = Table(
+    "disclosures",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("by", Text, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("at", _TIME, nullable=False),
+)
+
+#: What is known of each dependency: one row as soon as it was needed (`pipelines.breaker`).
+breakers = Table(
+    "breakers",
+    metadata,
+    Column("dependency", Text, primary_key=True),
+    Column("state", Text, nullable=False, server_default=text("'closed'")),  # closed, open, half_open
+    Column("succeeded_at", _TIME),
+    # since the last success: how often it failed, whether for several pieces of work, and for which last
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("several", Boolean, nullable=False, server_default=text("false")),
+    Column("last_work", BigInteger),
+    Column("error_class", Text),
+    Column("opened_at", _TIME),
+    Column("openings", SmallInteger, nullable=False, server_default=text("0")),
+    Column("retry_at", _TIME),
+    # half-open: the one that tries, and until when it may
+    Column("probe", Text),
+    Column("probe_until", _TIME),
 )

@@ -1,31 +1,25 @@
-"""What all verbs of the ledger share: the database, and how long a row waits before another try."""
+"""What all verbs of the ledger share: the database, and the pace of another try."""
 
 from __future__ import annotations
 
-import random
-
 from sqlalchemy import Engine
+
+from pipelines.failure_policy import USUAL, Pace
 
 
 class Verbs:
-    """Of one ledger; each in one short transaction.
+    """Of one ledger; each in one short transaction. What a failure means is told by `pipelines.failure_policy`.
 
     Args:
         engine: from `pipelines.ledger.engine`.
-        max_attempts: failures of its own after which a row is parked.
+        max_attempts: failures of its own after which a row is parked, where its policy names no number.
         backoff: seconds before the second attempt; doubles with each, with full jitter.
-        backoff_cap: seconds that a wait never exceeds.
+        backoff_cap: seconds that a wait never exceeds, but for a longer Retry-After.
     """
 
     def __init__(
-        self, engine: Engine, *, max_attempts: int = 4, backoff: float = 1.0, backoff_cap: float = 60.0
+        self, engine: Engine, *, max_attempts: int = 4, backoff: float = USUAL.first, backoff_cap: float = USUAL.cap
     ) -> None:
         self._engine = engine
         self._max_attempts = max_attempts
-        self._backoff = backoff
-        self._backoff_cap = backoff_cap
-
-    def _wait(self, attempt: int, retry_after: float | None) -> float:
-        """Full jitter (Brooker, "Exponential Backoff And Jitter", 2015), never before the server's Retry-After."""
-        jittered = random.uniform(0, min(self._backoff_cap, self._backoff * 2.0**attempt))  # noqa: S311 not a secret
-        return max(jittered, min(retry_after or 0.0, self._backoff_cap))
+        self._pace = Pace(backoff, backoff_cap)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, literal, text, update
+from sqlalchemy import ColumnElement, Connection, Row, func, literal, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 
-from pipelines.errors import LeaseLost, StepFailed
+from pipelines.errors import IllegalMove, LeaseLost, StepFailed, Waits
+from pipelines.failure_policy import POLICIES, Feeds, Policy
 from pipelines.ledger import queries
-from pipelines.ledger.rows import EventRow, Inference, Position, WorkItem, Written
+from pipelines.ledger.breaking import Breaker, BreakerState, Breaking
+from pipelines.ledger.rows import EventRow, Inference, WorkItem, Written
 from pipelines.ledger.states import State, sources_of
 from pipelines.ledger.tables import work
-from pipelines.ledger.verbs import Verbs
+from pipelines.ledger.tallying import with_earlier
 
 
-class Working(Verbs):
+class Working(Breaking):
     """The runner's verbs. Each carries the lease that the worker holds; who lost it changes nothing."""
 
     def claim(self, run_id: str, lease_seconds: float) -> list[WorkItem]:
@@ -45,6 +48,19 @@ class Working(Verbs):
         with self._engine.begin() as connection:
             return set(connection.execute(queries.RENEW, values).scalars())
 
+    def confirm(self, item: WorkItem, lease_seconds: float) -> bool:
+        """Keep a row's lease right before something is written elsewhere; whether a newer version of its resource came.
+
+        Raises:
+            LeaseLost: the row is another worker's; nothing may be written.
+        """
+        values = {"id": item.id, "lease": item.lease, "seconds": lease_seconds}
+        with self._engine.begin() as connection:
+            superseded = connection.execute(queries.CONFIRM, values).scalar_one_or_none()
+        if superseded is None:
+            raise LeaseLost(f"work {item.id} is no longer leased to this worker; nothing was written")
+        return bool(superseded)
+
     def superseded(self, items: Sequence[WorkItem]) -> set[int]:
         """Ids of those whose resource has a newer version in the ledger."""
         with self._engine.begin() as connection:
@@ -66,7 +82,10 @@ class Working(Verbs):
 
         Raises:
             LeaseLost: the row is another worker's.
+            IllegalMove: only the row's rules were to run: an earlier one of its patient goes first.
         """
+        if item.rules_only:
+            raise IllegalMove(f"work {item.id} was given for its rules alone; a model is asked when its turn comes")
         values = {
             "drafts": dict(inference.drafts),
             "model": inference.model,
@@ -75,8 +94,8 @@ class Working(Verbs):
             "model_seconds": inference.model_seconds,
             "findings": inference.findings,
             "cut_statements": inference.cut_statements,
-            "error_class": None,
-            "error": None,
+            "attempts": 0,
+            **_PROGRESS,
             **{
                 hop: inference.times[hop]
                 for hop in ("context_at", "answered_at", "guarded_at")
@@ -84,6 +103,7 @@ class Working(Verbs):
             },
         }
         with self._engine.begin() as connection:
+            values |= with_earlier(connection, item, inference.tally)
             self._change(connection, item, State.INFERRED, values)
 
     def written(self, item: WorkItem, written: Written) -> None:
@@ -96,8 +116,7 @@ class Working(Verbs):
             "written_at": text("clock_timestamp()"),
             "finished_at": text("clock_timestamp()"),
             "drafts": None,
-            "error_class": None,
-            "error": None,
+            **_PROGRESS,
             **_written_values(written),
         }
         with self._engine.begin() as connection:
@@ -118,39 +137,92 @@ class Working(Verbs):
         Raises:
             LeaseLost: the row is another worker's.
         """
-        target = State.INFERRED if item.state is State.INFERRED else State.WAITING
         with self._engine.begin() as connection:
-            self._change(connection, item, target, {"run_id": None})
+            self._change(connection, item, _unfinished(item), {"run_id": None})
 
-    def failed(self, item: WorkItem, failure: StepFailed) -> State:
-        """A try failed: the row waits for another, or is parked when it cannot succeed.
-
-        A dependency's failure costs the event no attempt. Drafts that were computed are kept: only their writing is
-        tried again. Returns the row's new state.
+    def wait(self, item: WorkItem, reason: Waits) -> None:
+        """A row cannot go on now, and nothing failed: it waits for what `reason` names; drafts are kept.
 
         Raises:
             LeaseLost: the row is another worker's.
         """
-        attempts = item.attempts if failure.transient else item.attempts + 1
-        wait = self._wait(max(attempts, 1), failure.retry_after)
-        values: dict[str, Any] = {
-            "run_id": None,
-            "attempts": attempts,
-            "error_class": failure.error_class.value,
-            "error": str(failure),
-            "not_before": text("now() + make_interval(secs => :wait)").bindparams(wait=wait),
-        }
-        if attempts >= self._max_attempts:
-            target = State.PARKED
-        else:
-            target = State.INFERRED if item.state is State.INFERRED else State.WAITING
+        values: dict[str, Any] = {"run_id": None, "waits_for": reason.dependency}
+        if reason.rules_ran:
+            values["rules_at"] = func.coalesce(work.c.rules_at, text("clock_timestamp()"))
+        if reason.dependency is not None:
+            values["error"] = str(reason)
         with self._engine.begin() as connection:
+            self._change(connection, item, _unfinished(item), values)
+
+    def failed(self, item: WorkItem, failure: StepFailed, *, dependency: str | None = None) -> State:
+        """A try failed: the row waits for another, or is parked when it cannot succeed. Returns its new state.
+
+        What that means is told by `pipelines.failure_policy`. Drafts that were computed are kept: only their writing is
+        tried again.
+
+        Args:
+            item: the row.
+            failure: what happened.
+            dependency: whose breaker it feeds; None for none.
+
+        Raises:
+            LeaseLost: the row is another worker's.
+        """
+        policy = POLICIES[failure.error_class]
+        with self._engine.begin() as connection:
+            judged = connection.execute(queries.JUDGED, {"id": item.id, "dependency": dependency}).one()
+            breaker = self._fed(connection, item, failure, dependency)
+            down = breaker is not None and breaker.state is not BreakerState.CLOSED
+            counted = policy.counted(down=down, served_others=judged.served_others)
+            attempts = item.attempts + counted
+            too_often = counted and attempts >= (policy.attempts or self._max_attempts)
+            too_long = policy.time_limit is not None and judged.failing_for > policy.time_limit.total_seconds()
+            target = State.PARKED if too_often or too_long else _unfinished(item)
+            values: dict[str, Any] = {
+                "run_id": None,
+                "attempts": attempts,
+                "tries": judged.tries + 1,
+                "failing_since": func.coalesce(work.c.failing_since, text("now()")),
+                "failed_at": text("clock_timestamp()"),
+                "error_class": failure.error_class.value,
+                "error": str(failure),
+                "waits_for": dependency,
+                "not_before": self._not_before(policy, judged.tries + 1, failure.retry_after, breaker),
+            }
+            if policy.feeds is Feeds.MODEL:  # the model is asked when rules have run
+                values["rules_at"] = func.coalesce(work.c.rules_at, text("clock_timestamp()"))
             connection.execute(
                 queries.COUNT_FAILURE,
                 {"scenario": item.scenario, "error_class": failure.error_class.value, "count": 1},
             )
             self._change(connection, item, target, values)
         return target
+
+    def _fed(
+        self, connection: Connection, item: WorkItem, failure: StepFailed, dependency: str | None
+    ) -> Breaker | None:
+        """What is known of the dependency after this failure."""
+        if dependency is None:
+            return None
+        return self._not_served(
+            connection, dependency, failure.error_class.value, item.id, item.run_id, failure.retry_after
+        )
+
+    def _not_before(
+        self, policy: Policy, tries: int, retry_after: float | None, breaker: Breaker | None
+    ) -> ColumnElement[datetime]:
+        """When a row may be tried again.
+
+        While its dependency is down it comes after the rows that have not failed: should it be what the dependency
+        fails over, it must not be the one that tries for all.
+        """
+        wait = (policy.pace or self._pace.scaled(policy.slower)).wait(tries, retry_after)
+        later = text("now() + make_interval(secs => :wait)").bindparams(wait=wait)
+        if breaker is None or breaker.retry_at is None:
+            return later  # type: ignore[return-value]
+        return text("greatest(now(), :retry_at) + make_interval(secs => :wait)").bindparams(  # type: ignore[return-value]
+            retry_at=breaker.retry_at, wait=wait
+        )
 
     def _change(self, connection: Connection, item: WorkItem, target: State, values: Mapping[str, Any]) -> None:
         allowed = (*sources_of(target), target.value)
@@ -165,6 +237,22 @@ class Working(Verbs):
             raise LeaseLost(f"work {item.id} is no longer leased to this worker; nothing was changed")
 
 
+#: After a step that went through, the next one starts with a clean slate.
+_PROGRESS: Mapping[str, Any] = {
+    "error_class": None,
+    "error": None,
+    "tries": 0,
+    "failing_since": None,
+    "failed_at": None,
+    "waits_for": None,
+}
+
+
+def _unfinished(item: WorkItem) -> State:
+    """Where a row waits that leaves its run: with drafts, to be written only."""
+    return State.INFERRED if item.state is State.INFERRED else State.WAITING
+
+
 def _written_values(written: Written) -> dict[str, Any]:
     return {
         "written": func.coalesce(work.c.written, literal([], JSONB)).op("||")(literal(list(written.references), JSONB)),
@@ -174,23 +262,9 @@ def _written_values(written: Written) -> dict[str, Any]:
 
 
 def _work_item(row: Row[Any]) -> WorkItem:
-    event = EventRow(
-        event_id=row.event_id,
-        source=row.source,
-        fhir_version=row.fhir_version,
-        resource_type=row.resource_type,
-        resource_id=row.resource_id,
-        version_id=row.version_id,
-        last_updated=row.last_updated,
-        change=row.change,
-        patient_key=row.patient_key,
-        position=Position(row.topic, row.partition, row.offset),
-        received_at=row.received_at,
-        durable_at=row.durable_at,
-    )
     return WorkItem(
         id=row.id,
-        event=event,
+        event=EventRow.of(row),
         scenario=row.scenario,
         scenario_version=row.scenario_version,
         state=State(row.state),
@@ -198,4 +272,9 @@ def _work_item(row: Row[Any]) -> WorkItem:
         lease=row.lease,
         rules_written=row.rules_written_at is not None,
         drafts=row.drafts,
+        replay=row.replay,
+        run_id=row.run_id,
+        tries=row.tries,
+        rules_ran=row.rules_at is not None,
+        rules_only=row.rules_only,
     )

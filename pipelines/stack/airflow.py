@@ -28,15 +28,25 @@ POOL = "careloom_model"
 
 
 class Airflow:
-    """API server, scheduler, DAG processor and triggerer on the embedded PostgreSQL."""
+    """API server, scheduler, DAG processor and triggerer on the embedded PostgreSQL.
+
+    Args:
+        kept: ports, secrets, folders.
+        config: the `careloom.toml` that tasks read.
+        dags: the DAG folder.
+        changes: environment variables that replace or join those of `environment`.
+    """
 
     name = "airflow"
     needs = ("postgres",)
 
-    def __init__(self, kept: Kept, config: Path, dags: Path = PROJECT / "dags") -> None:
+    def __init__(
+        self, kept: Kept, config: Path, dags: Path = PROJECT / "dags", changes: Mapping[str, str] | None = None
+    ) -> None:
         self._kept = kept
         self._config = config
         self._dags = dags
+        self._changes = dict(changes or {})
         self._home = kept.folder("airflow")
         self._passwords = self._home / "passwords.json"
 
@@ -49,7 +59,7 @@ class Airflow:
         if not migrated.exists():
             make_database(self._kept, "airflow")
             log = self._kept.folder("logs") / "airflow-db-migrate.log"
-            env = {**os.environ, **self._env()}
+            env = {**os.environ, **self.environment()}
             run_once("airflow db migrate", (*_COMMAND, "db", "migrate"), log=log, env=env)
             pool = (POOL, str(PARALLELISM), "Runs that wait for the model server")
             run_once("airflow pools set", (*_COMMAND, "pools", "set", *pool), log=log, env=env)
@@ -63,7 +73,7 @@ class Airflow:
             return Program(
                 name=name,
                 argv=(*_COMMAND, *arguments),
-                env=self._env(),
+                env=self.environment(),
                 probe=probe,
                 cwd=self._home,
                 patience=300,
@@ -85,7 +95,8 @@ class Airflow:
         """The UI."""
         return {f"Airflow (user {USER}, password in {self._passwords.name})": self._kept.url("airflow")}
 
-    def _env(self) -> Mapping[str, str]:
+    def environment(self) -> Mapping[str, str]:
+        """What every process of this Airflow is told, a Celery worker among them."""
         kept, url = self._kept, self._kept.url("airflow")
         settings = {
             "CORE__DAGS_FOLDER": str(self._dags),
@@ -127,10 +138,18 @@ class Airflow:
             "DAG_PROCESSOR__REFRESH_INTERVAL": "10",
             "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
             "DAG_PROCESSOR__PARSING_PROCESSES": "1",
+            # tasks are forked from workers that have imported what a task needs: docs/decisions/008
+            "SDK__COORDINATORS": json.dumps({"warm": {"classpath": "warm_workers.WarmCoordinator"}}),
+            "SDK__QUEUE_TO_COORDINATOR": json.dumps({"default": "warm"}),
             "USAGE_DATA_COLLECTION__ENABLED": "False",
         }
-        own = {"AIRFLOW_HOME": str(self._home), ENVIRONMENT_VARIABLE: str(self._config)}
-        return own | {f"AIRFLOW__{key}": value for key, value in settings.items()}
+        paths = (str(PROJECT / "dags"), *filter(None, (os.environ.get("PYTHONPATH"),)))
+        own = {
+            "AIRFLOW_HOME": str(self._home),
+            ENVIRONMENT_VARIABLE: str(self._config),
+            "PYTHONPATH": os.pathsep.join(paths),
+        }
+        return own | {f"AIRFLOW__{key}": value for key, value in settings.items()} | self._changes
 
 
 _COMMAND = (sys.executable, "-m", "airflow")

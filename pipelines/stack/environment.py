@@ -44,6 +44,7 @@ class Stack:
         overrides: merged last into the configuration, table by table (`{"dispatcher": {"linger": 0.05}}`).
         usual_ports: prefer well-known ports (8080, 9092 ...) to random ones.
         dags: Airflow's DAG folder.
+        airflow: environment variables that replace or join those of Airflow's processes.
         say: told each step, with the seconds since the start.
 
     Attributes:
@@ -66,6 +67,7 @@ class Stack:
         overrides: Mapping[str, Any] | None = None,
         usual_ports: bool = False,
         dags: Path = PROJECT / "dags",
+        airflow: Mapping[str, str] | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._say = say
@@ -93,7 +95,8 @@ class Stack:
                 overrides=overrides,
             )
             self.config: Path = write_configuration(self.kept, data)
-            self._parts = {part.name: part for part in self._all_parts(hospitals, dags)}
+            self._airflow = Airflow(self.kept, self.config, dags, airflow)
+            self._parts = {part.name: part for part in self._all_parts(hospitals)}
         except BaseException:
             self._hold.release()
             raise
@@ -105,7 +108,7 @@ class Stack:
         self._lock = threading.Lock()
         self._supervisor = Supervisor(self._id, self.kept.folder("logs"), self._write_record)
 
-    def _all_parts(self, hospitals: Sequence[Part], dags: Path) -> Iterable[Part]:
+    def _all_parts(self, hospitals: Sequence[Part]) -> Iterable[Part]:
         chosen = (self.broker.part, self.model.part, self.monitor.part)
         names = tuple(hospital.name for hospital in hospitals)
         if self.broker.part is not None:
@@ -115,7 +118,7 @@ class Stack:
             Ledger(self.kept),
             *(part for part in chosen if part is not None),
             *hospitals,
-            Airflow(self.kept, self.config, dags),
+            self._airflow,
             *own_parts(self.kept, self.config, outside=names),
         )
 
@@ -206,6 +209,19 @@ class Stack:
     def programs(self) -> tuple[str, ...]:
         """Names of the running programs: what `kill`, `restart`, `pids` and `log` take."""
         return tuple(self._supervisor.programs())
+
+    @property
+    def airflow_environment(self) -> Mapping[str, str]:
+        """What every process of this stack's Airflow is told."""
+        return self._airflow.environment()
+
+    def add(self, program: Program) -> None:
+        """Keep one more program running beside the parts, and wait until it is healthy.
+
+        Raises:
+            StackError: it does not come up.
+        """
+        self._supervisor.start(program)
 
     def restart(self, program: str) -> None:
         """Stop a program in an orderly way, start it again and wait until it is healthy."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from pipelines.errors import StackError
+from pipelines.stack import processes
 from pipelines.stack.supervisor import Program
 
 #: The folder that holds pyproject.toml, dags/ and monitoring/ (an editable install, as scripts/bootstrap makes it).
@@ -52,7 +54,12 @@ def run_once(what: str, argv: Sequence[str], *, log: Path, env: Mapping[str, str
     with log.open("ab") as out:
         try:
             code = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env, check=False
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=processes.with_bytecode(os.environ if env is None else env),
+                check=False,
             ).returncode
         except OSError as error:
             raise StackError(f"{what}: {argv[0]} cannot be run: {error.strerror}") from None

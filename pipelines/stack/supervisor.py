@@ -262,7 +262,8 @@ class Supervisor:
         self._changed()
 
     def _popen(self, program: Program) -> subprocess.Popen[bytes]:
-        env = {key: value for key, value in os.environ.items() if key not in program.without}
+        kept = {key: value for key, value in os.environ.items() if key not in program.without}
+        env = processes.with_bytecode(kept)
         self._note(program.name, "starting")
         with self.log(program.name).open("ab") as log:
             try:

@@ -33,17 +33,19 @@ from plugins.fhir_text import (
     cited,
     day,
     display,
-    listed,
     source_of,
     subject,
     who,
 )
 from plugins.hookspecs import hookimpl
 from plugins.notes import LOINC, Section, composition, document
-from plugins.record_lines import condition, facts, lines, observation, procedure, real, relative, report
+from plugins.record_lines import facts, lines, observation, real, relative
+from plugins.record_parts import diagnoses, newest, operations, past, reasons, tests, vital_signs
 from plugins.record_queries import ALLERGIES as ALLERGY_QUERY
 from plugins.record_queries import MEDICATIONS as MEDICATION_QUERY
+from plugins.record_queries import PAST as PAST_QUERY
 from plugins.record_queries import PROBLEMS as PROBLEM_QUERY
+from plugins.record_queries import recent
 from plugins.scenario import (
     Case,
     Draft,
@@ -51,7 +53,6 @@ from plugins.scenario import (
     Finding,
     Prompt,
     RecordQuery,
-    Resource,
     Risk,
     Scenario,
     Stage,
@@ -91,10 +92,6 @@ class AdmissionAnswer(BaseModel):
     present_illness: Annotated[list[Sentence], Field(max_length=3)]
 
 
-def _recent(name: str, resource_type: str, params: dict[str, str], *, days: int, cap: int) -> RecordQuery:
-    return RecordQuery(name, resource_type, params, timedelta(days=days), "date", cap, "-date")
-
-
 class AdmissionNote(Scenario[AdmissionAnswer]):
     """A draft admission note as Composition and, with the same text, as DocumentReference."""
 
@@ -113,21 +110,15 @@ class AdmissionNote(Scenario[AdmissionAnswer]):
     record = (
         PROBLEM_QUERY,
         RecordQuery("diagnoses", "Condition", {"encounter": "{encounter}"}, cap=10),
-        RecordQuery(
-            "past",
-            "Condition",
-            {"patient": "{patient}", "clinical-status": "inactive,remission,resolved"},
-            cap=20,
-            sort="-recorded-date",
-        ),
+        PAST_QUERY,
         RecordQuery("procedures", "Procedure", {**_ANY, "status": "completed"}, cap=15, sort="-date"),
         MEDICATION_QUERY,
         ALLERGY_QUERY,
         RecordQuery("family", "FamilyMemberHistory", _ANY, cap=10),
         RecordQuery("social", "Observation", {**_ANY, "category": "social-history"}, cap=6, sort="-date"),
-        _recent("vitals", "Observation", {**_ANY, "category": "vital-signs"}, days=3, cap=16),
-        _recent("labs", "Observation", {**_ANY, "category": "laboratory"}, days=14, cap=20),
-        _recent("reports", "DiagnosticReport", _ANY, days=14, cap=8),
+        recent("vitals", "Observation", days=3, cap=16, category="vital-signs"),
+        recent("labs", "Observation", days=14, cap=20, category="laboratory"),
+        recent("reports", "DiagnosticReport", days=14, cap=8),
     )
     output_model: ClassVar[type[BaseModel]] = AdmissionAnswer
     max_tokens: ClassVar[int] = 600
@@ -139,9 +130,9 @@ class AdmissionNote(Scenario[AdmissionAnswer]):
         stay = Fact(source_of(case.trigger), _stay(case))
         person = Fact(source_of(case.patient or case.trigger), who(case.patient, case.now, case.locale))
         record = [
-            *facts(_DIAGNOSIS, _diagnoses(case, 4), case.locale),
-            *facts(_VITALS, _vitals(case, 8), case.locale),
-            *facts(_TESTS, _tests(case, 10), case.locale),
+            *facts(_DIAGNOSIS, diagnoses(case, 4), case.locale),
+            *facts(_VITALS, vital_signs(case, 8), case.locale),
+            *facts(_TESTS, tests(case, 10), case.locale),
             *facts(PROBLEMS, problem_lines(case, 6), case.locale),
             *facts(ALLERGIES, allergy_lines(case, 4), case.locale),
             *facts(MEDICATIONS, medication_lines(case, 6), case.locale),
@@ -178,9 +169,7 @@ _TESTS = Text("检查", "Tests")
 
 def _sections(case: Case, answer: AdmissionAnswer, findings: Sequence[Finding]) -> list[Section]:
     """The note's parts in the order that 病历书写基本规范 prescribes; what must be checked comes last."""
-    past = lines(real(case.get("past")), lambda r: condition(r, case.locale), 12, case.locale)
-    operations = lines(real(case.get("procedures")), procedure, 10, case.locale)
-    history = [*problem_lines(case, 12), *past, *operations]
+    history = [*problem_lines(case, 12), *past(case, 12), *operations(case, 10)]
     parts = [
         Section(Text("一般情况", "General"), None, _general(case)),
         Section(Text("主诉", "Chief complaint"), "10154-3", _complaint(case)),
@@ -195,9 +184,9 @@ def _sections(case: Case, answer: AdmissionAnswer, findings: Sequence[Finding]) 
         Section(Text("个人史", "Social history"), "29762-2", _social(case)),
         Section(Text("婚育史、月经史", "Marital, obstetric and menstrual history"), None, _marital(case)),
         Section(Text("家族史", "Family history"), "10157-6", lines(real(case.get("family")), relative, 8, case.locale)),
-        Section(Text("体格检查", "Physical examination"), "29545-1", _vitals(case, 16)),
-        Section(Text("辅助检查", "Tests before admission"), "30954-2", _tests(case, 24)),
-        Section(Text("初步诊断", "Admission diagnosis"), "46241-6", _diagnoses(case, 10)),
+        Section(Text("体格检查", "Physical examination"), "29545-1", vital_signs(case, 16)),
+        Section(Text("辅助检查", "Tests before admission"), "30954-2", tests(case, 24)),
+        Section(Text("初步诊断", "Admission diagnosis"), "46241-6", diagnoses(case, 10)),
     ]
     doubts = found(findings, case.locale)
     return [*parts, Section(Text("需核对", "To be verified"), None, doubts)] if doubts else parts
@@ -214,51 +203,21 @@ def _general(case: Case) -> list[Line]:
     return shown
 
 
-def _reasons(case: Case) -> list[str]:
-    named = [*listed(case.trigger, "reasonCode"), *listed(case.trigger, "reasonReference")]
-    return list(dict.fromkeys(filter(None, (display(reason) for reason in named))))
-
-
 def _complaint(case: Case) -> list[Line]:
-    return [Line(reason, trigger_source(case)) for reason in _reasons(case)]
+    return [Line(reason, trigger_source(case)) for reason in reasons(case.trigger)]
 
 
 def _stay(case: Case) -> str:
-    reasons = ", ".join(_reasons(case)) or NOT_RECORDED.in_(case.locale)
+    named = ", ".join(reasons(case.trigger)) or NOT_RECORDED.in_(case.locale)
     admitted = day(case.trigger.get("period")) or NOT_RECORDED.in_(case.locale)
-    return Text(f"入院 {admitted},原因: {reasons}", f"admitted {admitted}, reason: {reasons}").in_(case.locale)
-
-
-def _diagnoses(case: Case, limit: int) -> list[Line]:
-    return lines(real(case.get("diagnoses")), lambda r: condition(r, case.locale), limit, case.locale)
-
-
-def _vitals(case: Case, limit: int) -> list[Line]:
-    return [
-        *lines(_newest(case.get("vitals")), observation, limit, case.locale),
-        *truncated_note(case, ["vitals"], case.locale),
-    ]
-
-
-def _tests(case: Case, limit: int) -> list[Line]:
-    results = lines(_newest(case.get("labs")), observation, limit, case.locale)
-    conclusions = lines(real(case.get("reports")), report, 6, case.locale)
-    return [*conclusions, *results, *truncated_note(case, ["labs", "reports"], case.locale)]
+    return Text(f"入院 {admitted},原因: {named}", f"admitted {admitted}, reason: {named}").in_(case.locale)
 
 
 def _social(case: Case) -> list[Line]:
-    return lines(_newest(case.get("social")), observation, 6, case.locale)
+    return lines(newest(case.get("social")), observation, 6, case.locale)
 
 
 def _marital(case: Case) -> list[Line]:
     status = display((case.patient or {}).get("maritalStatus"))
     label = Text("婚姻状况", "marital status").in_(case.locale)
     return [Line(f"{label}: {status}", cited([source_of(case.patient)]))] if status and case.patient else []
-
-
-def _newest(observations: Iterable[Resource]) -> list[Resource]:
-    """The newest of each kind (they come newest first), without what the record withdraws."""
-    kept: dict[str, Resource] = {}
-    for resource in real(observations):
-        kept.setdefault(display(resource.get("code")) or source_of(resource), resource)
-    return list(kept.values())

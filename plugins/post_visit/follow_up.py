@@ -48,8 +48,10 @@ from plugins.fhir_text import (
 )
 from plugins.follow_up_rules import Step
 from plugins.hookspecs import hookimpl
+from plugins.messages import URGENT, communication, listing
 from plugins.notes import encounter_of
-from plugins.record_lines import condition, facts, lines, procedure, real
+from plugins.record_lines import facts, real
+from plugins.record_parts import diagnoses, operations
 from plugins.record_queries import ALLERGIES as ALLERGY_QUERY
 from plugins.record_queries import MEDICATIONS as MEDICATION_QUERY
 from plugins.record_queries import PROBLEMS as PROBLEM_QUERY
@@ -82,13 +84,6 @@ _FOCUS: dict[str, Text] = {
     "unstated": Text("未说明", "not stated"),
 }
 _KINDS = {"contact": Text("电话/消息随访", "Contact"), "visit": Text("复诊", "Visit")}
-_URGENT = Text(
-    zh="如出现胸痛、呼吸困难、意识不清、大量出血、肢体无力或症状明显加重,请立即就医或拨打 120。",
-    en=(
-        "Seek help at once or call the emergency number for chest pain, trouble breathing, confusion, heavy bleeding, "
-        "weakness of a limb, or if you get clearly worse."
-    ),
-)
 _HELLO = Text(
     zh="您好,您近期在我院就诊,我们将按以下安排随访:",
     en="Hello. After your recent visit to our hospital we plan to stay in touch as follows:",
@@ -166,9 +161,9 @@ class FollowUp(Scenario[FollowUpAnswer]):
         stay = Fact(source_of(case.trigger), _stay(case))
         person = Fact(source_of(case.patient or case.trigger), who(case.patient, case.now, case.locale))
         record = [
-            *facts(_DIAGNOSIS, _diagnoses(case), case.locale),
+            *facts(_DIAGNOSIS, diagnoses(case, 5), case.locale),
             *facts(MEDICATIONS, medication_lines(case, 6), case.locale),
-            *facts(_DONE, lines(real(case.get("procedures")), procedure, 4, case.locale), case.locale),
+            *facts(_DONE, operations(case, 4), case.locale),
             *facts(PROBLEMS, problem_lines(case, 5), case.locale),
             *facts(ALLERGIES, allergy_lines(case, 3), case.locale),
         ]
@@ -251,26 +246,23 @@ def _task(case: Case, patient: str, step: Step) -> Draft:
 def _message(case: Case, patient: str, steps: Sequence[Step], questions: Sequence[Line]) -> Draft:
     locale = case.locale
     schedule = [_scheduled(case, step, with_source=False) for step in steps]
-    asked = [_ASK.in_(locale), *(f"- {q.text}" for q in questions)] if questions else []
-    text = "\n".join([_HELLO.in_(locale), *(f"- {line.text}" for line in schedule), *asked, _URGENT.in_(locale)])
+    asked = [_ASK.in_(locale), *listing(questions)] if questions else []
+    text = "\n".join([_HELLO.in_(locale), *listing(schedule), *asked, URGENT.in_(locale)])
     sources = cited([*trigger_source(case), *all_sources(schedule, questions)])
-    category = "http://terminology.hl7.org/CodeSystem/communication-category"
+    sections = [(_HELLO.in_(locale), schedule), *([(_ASK.in_(locale), questions)] if questions else [])]
     resource = {
-        "resourceType": "Communication",
-        "text": narrative(
-            [(_HELLO.in_(locale), schedule), *([(_ASK.in_(locale), questions)] if questions else [])], locale
+        **communication(
+            case,
+            patient,
+            title=Text("随访", "Follow-up"),
+            kind=("reminder", "Reminder"),
+            sections=sections,
+            text=text,
+            sources=sources,
         ),
-        "language": "zh-CN" if locale == "zh" else "en",
         "basedOn": [{"reference": draft("plan")}],
-        "status": "preparation",
-        "category": [coded(Text("随访", "Follow-up").in_(locale), (category, "reminder", "Reminder"))],
-        "subject": {"reference": patient},
         **encounter_of(case),
-        **({"about": references(sources)} if sources else {}),
         "recipient": [{"reference": patient}],
-        "sender": {"reference": DEVICE},
-        "payload": [{"contentString": text}],
-        "note": [{"text": AI_DRAFT.in_(locale)}],
     }
     return Draft("message", resource, sources)
 
@@ -291,10 +283,6 @@ def _due(case: Case, step: Step) -> datetime:
     ended = moment((case.trigger.get("period") or {}).get("end"))
     base = ended if ended and case.now - _RECENT <= ended <= case.now else case.now
     return max(base + timedelta(days=step.rule.days), case.now)
-
-
-def _diagnoses(case: Case) -> list[Line]:
-    return lines(real(case.get("diagnoses")), lambda r: condition(r, case.locale), 5, case.locale)
 
 
 def _stay(case: Case) -> str:

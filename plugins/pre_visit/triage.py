@@ -14,15 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from plugins import red_flag_drafts, red_flags
 from plugins.drafting import (
     AI_DRAFT,
-    ALLERGIES,
-    MEDICATIONS,
-    PROBLEMS,
     all_sources,
-    allergy_lines,
+    background,
     found,
-    medication_lines,
     notes,
-    problem_lines,
+    person,
     stated,
     trigger_source,
 )
@@ -41,10 +37,9 @@ from plugins.fhir_text import (
     references,
     source_of,
     subject,
-    who,
 )
 from plugins.hookspecs import hookimpl
-from plugins.record_lines import Reply, facts, replies
+from plugins.record_lines import Reply, replies
 from plugins.record_queries import ALLERGIES as ALLERGY_QUERY
 from plugins.record_queries import MEDICATIONS as MEDICATION_QUERY
 from plugins.record_queries import PROBLEMS as PROBLEM_QUERY
@@ -151,13 +146,8 @@ class Triage(Scenario[TriageAnswer]):
     def prompt(self, case: Case) -> Prompt:
         """The complaint in the patient's words, then the few facts that change its urgency."""
         complaint = [Fact(source_of(case.trigger), line) for line in _complaint(case)]
-        person = Fact(source_of(case.patient or case.trigger), who(case.patient, case.now, case.locale))
-        known = [
-            *facts(ALLERGIES, allergy_lines(case, 4), case.locale),
-            *facts(PROBLEMS, problem_lines(case, 6), case.locale),
-            *facts(MEDICATIONS, medication_lines(case, 6), case.locale),
-        ]
-        return Prompt(_INSTRUCTION.in_(case.locale), [*complaint[:12], person, *known, *complaint[12:]])
+        known = background(case, allergies=4, problems=6, medications=6)
+        return Prompt(_INSTRUCTION.in_(case.locale), [*complaint[:12], person(case), *known, *complaint[12:]])
 
     def rules(self, case: Case) -> Sequence[Finding]:
         """Red flags in what the patient says (`plugins/red_flags.toml`)."""

@@ -27,5 +27,10 @@ def test_the_ledger_decides_unless_the_broker_lost_its_data(known: int | None, e
     assert start(known, extent) == expected
 
 
+def test_that_the_group_has_no_offset_says_nothing_when_it_never_had_one():
+    assert start(5, Extent(0, 9, None), committed_once=False) == Start(5)
+    assert start(5, Extent(0, 3, None), committed_once=False) == Start(0, rewound=True)
+
+
 def test_records_from_before_the_ledgers_offset_mean_that_the_broker_went_back():
     assert start(5, Extent(0, 9, 5), went_back=True) == Start(0, rewound=True)

@@ -10,12 +10,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
-from pipelines.errors import ErrorClass, LeaseLost, StepFailed
+from pipelines.errors import ErrorClass, LeaseLost, StepFailed, Waits
 from pipelines.ledger import Incoming, Inference, Ledger, Position, State, WorkItem, Written
 from pipelines.ledger.states import IN_RUN, MOVES, UNFINISHED
 
 SCENARIOS = ("in_visit.note", "in_visit.watch")
 PATIENTS = 4
+READING = "fhir:hospital"
 Row = tuple[str, str, State, str | None]  # scenario, patient, state, run
 
 
@@ -72,6 +73,8 @@ class World:
         for id_, (scenario, patient, _, run_id) in rows.items():
             if run_id != run.run_id:
                 continue
+            if id_ in self.rules_only():
+                continue  # its rules are no part of the order; that nothing else of it happens is checked with the row
             earlier = [r for i, r in rows.items() if i < id_ and r[:2] == (scenario, patient) and r[3] != run_id]
             assert not [r for r in earlier if r[2] in UNFINISHED or r[2] is State.PARKED], "a patient's order is broken"
 
@@ -99,15 +102,19 @@ class World:
         new = Written(("Task/1",), 1, 0)
         transient = StepFailed(ErrorClass.FHIR_UNAVAILABLE, "away")
         own = StepFailed(ErrorClass.SCENARIO_ERROR, "broken")
+        waits = Waits("away", dependency=READING, rules_ran=self.chance.random() < 0.5)
+        infer = self.ledger.wait if item.rules_only else self.ledger.inferred
+        inference: Any = waits if item.rules_only else Inference({"drafts": []}, {})
         write = self.chance.choice(
             (
-                lambda: self.ledger.inferred(item, Inference({"drafts": []}, {})),
-                lambda: self.ledger.inferred(item, Inference({"drafts": []}, {})),
+                lambda: infer(item, inference),
+                lambda: infer(item, inference),
+                lambda: self.ledger.wait(item, waits),
                 lambda: self.ledger.written(item, new),
                 lambda: self.ledger.written(item, new),
                 lambda: self.ledger.rules_written(item, new),
                 lambda: self.ledger.failed(item, own),
-                lambda: self.ledger.failed(item, transient),
+                lambda: self.ledger.failed(item, transient, dependency=READING),
                 lambda: self.ledger.stale(item),
                 lambda: self.ledger.give_back(item),
             )
@@ -119,6 +126,18 @@ class World:
         except LeaseLost:
             return
         assert lease == item.lease, "a worker wrote under a lease that had ended"
+
+    # what dependencies do
+
+    def dependency_fails(self) -> None:
+        self.ledger.not_served(READING, "fhir_unavailable")
+
+    def dependency_serves(self) -> None:
+        self.ledger.served([READING])
+
+    def somebody_tries(self) -> None:
+        if self.runs:
+            self.ledger.take_probe(READING, self.chance.choice(self.runs))
 
     # what people do
 
@@ -132,6 +151,10 @@ class World:
             self.ledger.switch_off("scenario", SCENARIOS[0], by="me", why="so")
 
     # what must be true
+
+    def rules_only(self) -> set[int]:
+        with self.engine.begin() as connection:
+            return set(connection.execute(text("SELECT id FROM work WHERE rules_only")).scalars())
 
     def look(self) -> dict[int, Row]:
         query = text("SELECT id, scenario, patient_key, state, run_id FROM work ORDER BY id")
@@ -155,13 +178,13 @@ class World:
         self.before = rows
 
 
-STEPS = [name for name in vars(World) if "_" in name and not name.startswith("_")]
+STEPS = [name for name in vars(World) if "_" in name and not name.startswith("_") and name != "rules_only"]
 #: Drawn more often, or little would ever be written.
 USUAL = ["records_come", "run_is_taken", "run_is_claimed", "worker_writes", "worker_writes", "drafts_are_claimed"]
 
 
 def test_the_steps_are_all_there():
-    assert len(STEPS) == 10
+    assert len(STEPS) == 13
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -175,7 +198,7 @@ def test_nothing_is_lost_doubled_or_out_of_order(
     ledger_engine: Engine, make: Any, steps: list[str], chance: random.Random
 ):
     with ledger_engine.begin() as connection:
-        connection.execute(text("TRUNCATE work, events, runs, progress, failures, switches, samples"))
+        connection.execute(text("TRUNCATE work, events, runs, progress, failures, switches, samples, breakers"))
     world = World(Ledger(ledger_engine, max_attempts=2, backoff=1e-9), ledger_engine, make, chance)
     for step in steps:
         getattr(world, step)()

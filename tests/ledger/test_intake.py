@@ -6,7 +6,9 @@ import threading
 
 import pytest
 
+from pipelines.errors import ReadBeforeRewind
 from pipelines.ledger import Incoming, Ledger, Position, Recorded, State
+from pipelines.ledger.rows import Standing
 
 
 def poison(offset: int) -> Incoming:
@@ -81,3 +83,42 @@ def test_two_dispatchers_that_read_the_same_records_make_one_row_of_each(ledger:
         thread.join()
     account = ledger.account()
     assert (account.events, account.matches, account.missing, account.unaccounted) == (300, 300, 0, 0)
+
+
+def test_what_was_read_before_a_rewind_is_not_taken_after_it(ledger: Ledger, make):
+    """A dispatcher that was paused with a batch, while the broker lost its data and another began anew."""
+    ledger.record([make(offset) for offset in range(100)], {("events", 0): 0})
+    ledger.rewind("events", 0, 0)
+    ledger.record([make(0, event_id="new0")], {("events", 0): 1})
+    with pytest.raises(ReadBeforeRewind):
+        ledger.record([make(100), make(101)], {("events", 0): 0})
+    assert ledger.record([make(1, event_id="new1")], {("events", 0): 1}).events == 1
+    account = ledger.account()
+    assert (account.events, account.missing, account.unaccounted) == (102, 0, 0)
+
+
+def test_a_batch_of_which_one_partition_was_rewound_is_taken_not_at_all(ledger: Ledger, make):
+    ledger.record([make(0), make(0, partition=1)])
+    ledger.rewind("events", 1, 0)
+    with pytest.raises(ReadBeforeRewind):
+        ledger.record([make(1), make(1, partition=1)], {("events", 0): 0, ("events", 1): 0})
+    assert ledger.account().events == 2
+
+
+def test_of_two_that_see_the_same_loss_one_rewinds(ledger: Ledger, make):
+    ledger.record([make(offset) for offset in range(5)])
+    seen = ledger.standing("events", 0)
+    assert ledger.rewind("events", 0, 0, seen.epoch)
+    ledger.record([make(0, event_id="new")], {("events", 0): 1})
+    assert not ledger.rewind("events", 0, 0, seen.epoch)
+    assert ledger.standing("events", 0) == Standing(1, 1)
+
+
+def test_that_the_group_had_an_offset_is_known_until_the_broker_loses_it(ledger: Ledger, make):
+    ledger.committed_once("events", 0, 7)
+    assert ledger.standing("events", 0) == Standing(7, 0, committed_once=True)
+    ledger.record([make(9)])
+    account = ledger.account()
+    assert (account.read, account.missing, account.unaccounted) == (3, 2, 0)
+    ledger.rewind("events", 0, 0)
+    assert not ledger.standing("events", 0).committed_once

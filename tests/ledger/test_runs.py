@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
-from pipelines.errors import ErrorClass, LeaseLost, StepFailed
+from pipelines.errors import ErrorClass, IllegalMove, LeaseLost, StepFailed, Waits
 from pipelines.ledger import Inference, Ledger, State, Written
 
 NOTE = "in_visit.note"
@@ -60,7 +60,9 @@ def test_a_parked_row_holds_back_its_patient_in_its_scenario_only(ledger: Ledger
         state = ledger.failed(item, OWN_FAULT)
     assert state is State.PARKED
     run = ledger.take_run(NOTE, 10)
-    assert run and [i.event.position.offset for i in ledger.claim(run.run_id, 60)] == [2]
+    assert run and [(i.event.position.offset, i.rules_only) for i in ledger.claim(run.run_id, 60)] == [
+        (1, True), (2, False),
+    ]  # fmt: skip
     assert ledger.take_run("in_visit.watch", 10) is not None
     assert [(letter.scenario, letter.error_class) for letter in ledger.dead_letters()] == [(NOTE, "scenario_error")]
 
@@ -96,9 +98,30 @@ def test_a_backoff_holds_back_later_rows_of_the_patient(ledger_engine: Engine, m
     assert run
     ledger.failed(ledger.claim(run.run_id, 60)[0], StepFailed(ErrorClass.MODEL_UNAVAILABLE, "away", retry_after=3600))
     after = ledger.take_run(NOTE, 10)
-    assert after and [i.event.patient_key for i in ledger.claim(after.run_id, 60)] == ["b"]
+    assert after
+    behind, other = ledger.claim(after.run_id, 60)
+    assert [(i.event.patient_key, i.rules_only) for i in (behind, other)] == [("a", True), ("b", False)]
+    ledger.wait(behind, Waits("its rules have run", rules_ran=True))
     (backlog,) = ledger.backlog()
     assert (backlog.ready, backlog.waiting) == (0, 2)
+    assert ledger.take_run(NOTE, 10) is None
+
+
+def test_a_row_behind_another_is_given_out_for_its_rules_once_and_no_model_may_be_asked_for_it(ledger: Ledger, make):
+    ledger.record([make(0), make(1), make(2)])
+    for _ in range(3):
+        run = ledger.take_run(NOTE, 1)
+        assert run
+        ledger.failed(ledger.claim(run.run_id, 60)[0], OWN_FAULT)
+    run = ledger.take_run(NOTE, 10)
+    assert run
+    first, second = ledger.claim(run.run_id, 60)
+    with pytest.raises(IllegalMove):
+        ledger.inferred(first, DRAFTS)
+    ledger.wait(first, Waits("its rules have run", rules_ran=True))
+    ledger.give_back(second)
+    again = ledger.take_run(NOTE, 10)
+    assert again and [item.id for item in ledger.claim(again.run_id, 60)] == [second.id]
 
 
 def test_drafts_that_failed_to_be_written_wait_to_be_written_only(ledger: Ledger, make):

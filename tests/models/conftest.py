@@ -127,3 +127,9 @@ def any_model_server(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]
 @pytest.fixture
 def make_completion() -> Callable[..., JSONResponse]:
     return completion
+
+
+@pytest.fixture
+def serve() -> Callable[[Starlette], Any]:
+    """`with serve(app) as url:` has the app on a free port of the loopback interface."""
+    return serving

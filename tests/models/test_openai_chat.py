@@ -12,8 +12,9 @@ from starlette.responses import JSONResponse, PlainTextResponse
 
 from pipelines.config import Model
 from pipelines.errors import ErrorClass, StepFailed
-from pipelines.models.base import PRIORITIES, ChatAnswer, ChatRequest
+from pipelines.failure_policy import POLICIES, Action, Pace
 from pipelines.models.openai_chat import OpenAIChat
+from plugins.model_backend import PRIORITIES, ChatAnswer, ChatRequest
 from plugins.scenario import Stage
 
 CANARY = "Zanzibarov"
@@ -41,7 +42,7 @@ def ask(url: str, *requests: ChatRequest, name: str = "fake-model", **config: An
     """Send the requests side by side through one backend."""
 
     async def run() -> list[ChatAnswer | BaseException]:
-        backend = OpenAIChat(Model(url=url, name=name, version="1", **config), backoff=0.01)
+        backend = OpenAIChat(Model(url=url, name=name, version="1", **config), Pace(0.01, 5.0))
         try:
             return await asyncio.gather(*(backend.chat(r) for r in requests), return_exceptions=True)
         finally:
@@ -141,7 +142,7 @@ def test_a_short_retry_after_is_obeyed(model_server: Any, monkeypatch: pytest.Mo
         waits.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr("pipelines.models.openai_chat.asyncio.sleep", noted)
+    monkeypatch.setattr("pipelines.models.server.asyncio.sleep", noted)
     model_server.behaviours = [lambda _: PlainTextResponse("", 429, headers={"Retry-After": "2"}), lambda _: None]
     (answer,) = ask(model_server.url, request())
     assert isinstance(answer, ChatAnswer)
@@ -153,7 +154,6 @@ def test_a_request_that_the_server_does_not_take_is_rejected_without_a_retry(mod
     model_server.behaviours = always(JSONResponse({"error": {"message": CANARY}}, status))
     failed = failure(model_server.url)
     assert failed.error_class is ErrorClass.MODEL_REJECTED
-    assert not failed.transient
     assert len(model_server.asked) == 1
 
 
@@ -161,7 +161,7 @@ def test_a_request_that_the_server_does_not_take_is_rejected_without_a_retry(mod
 def test_a_wrong_key_or_model_name_is_our_fault_so_the_events_wait(model_server: Any, status: int) -> None:
     model_server.behaviours = always(JSONResponse({}, status))
     failed = failure(model_server.url, attempts=1)
-    assert failed.transient
+    assert POLICIES[failed.error_class].action is Action.WAIT
     assert "model.name (fake-model)" in str(failed)
 
 
@@ -199,19 +199,6 @@ def test_a_cancelled_call_gives_its_slot_back(model_server: Any) -> None:
         await backend.close()
 
     asyncio.run(run())
-
-
-def test_no_more_than_max_in_flight_requests_are_at_the_server(model_server: Any) -> None:
-    model_server.behaviours = always(0.05)
-    answers = ask(model_server.url, *[request() for _ in range(12)], max_in_flight=3)
-    assert all(isinstance(answer, ChatAnswer) for answer in answers)
-    assert model_server.most_in_flight == 3
-
-
-def test_waiting_for_a_slot_does_not_count_against_the_timeout(model_server: Any) -> None:
-    model_server.behaviours = always(0.2)
-    answers = ask(model_server.url, *[request(timeout=1.0) for _ in range(8)], max_in_flight=1)
-    assert all(isinstance(answer, ChatAnswer) for answer in answers)
 
 
 def test_a_server_that_is_not_there_is_unavailable() -> None:

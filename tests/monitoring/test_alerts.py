@@ -25,7 +25,7 @@ ALERTS: list[dict[str, Any]] = [
 TEST_NAMES = [test["name"] for file in RULE_TESTS for test in yaml.safe_load(file.read_text(encoding="utf-8"))["tests"]]
 
 #: Words of PromQL as these rules use it.
-PROMQL = {"sum", "by", "on", "rate", "increase", "delta", "min_over_time", "time", "absent", "vector"}
+PROMQL = {"sum", "max", "by", "on", "rate", "increase", "delta", "min_over_time", "time", "absent", "vector"}
 PROMQL |= {"and", "or", "unless"}
 #: Prometheus' own series and labels.
 PROMETHEUS = {"up", "job", "instance"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -13,12 +14,13 @@ from sqlalchemy.exc import OperationalError
 from monitoring import metrics
 from monitoring.ledger_collector import LedgerCollector, Objective
 from pipelines.errors import ErrorClass
-from pipelines.ledger.fold import fold_all
+from pipelines.ledger.fold import canonical, fold_all
 from pipelines.ledger.snapshot import Snapshot, snapshot
 
 Fill = Callable[..., None]
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
+_HOOK_LABELS = ("hook", "plugin", "scenario")
 TRIAGE = Objective("pre_visit.triage", "pre_visit", "1", 60.0)
 
 
@@ -176,7 +178,15 @@ def test_every_declared_metric_of_the_ledger_is_shown(
     fill_ledger(1, state="waiting")
     with ledger_engine.begin() as connection:
         connection.execute(text("UPDATE work SET rules_written_at = started_at"))
+        tallies = {
+            "asked": {"m": dict(requests=1, prompt_tokens=1, completion_tokens=1, seconds=1, cost=1, currency="CNY")},
+            "verdicts": {"numbers": {"number-unsupported": {"cut": 1}}},
+            "counted": {"careloom_plugin_hook_errors_total": {canonical(dict.fromkeys(_HOOK_LABELS, "x")): 1}},
+        }
+        for column, tally in tallies.items():
+            connection.execute(text(f"UPDATE work SET {column} = CAST(:t AS jsonb)"), {"t": json.dumps(tally)})
         connection.execute(text("INSERT INTO switches VALUES ('everything', '', 'x', 'y', now())"))
+        connection.execute(text("INSERT INTO breakers (dependency) VALUES ('kafka')"))
         connection.execute(text("INSERT INTO subscriptions VALUES ('ward', 'a', 9, now(), 2, 5)"))
     fold_all(ledger_engine)
     shown = {name for name, _ in scrape(collector)}
@@ -204,3 +214,47 @@ def test_scrapes_within_a_moment_share_one_snapshot(ledger_engine: Engine) -> No
     scrape(collector)
     scrape(collector)
     assert len(reads) == 1
+
+
+def test_a_plugins_counter_is_shown_while_it_is_enabled_and_with_the_labels_that_it_declares_now(
+    ledger_engine: Engine, fill_ledger: Fill
+) -> None:
+    fill_ledger(2)
+    name = "careloom_plugin_theirs_things_total"
+    now = json.dumps({name: {canonical({"kind": "x", "scenario": "pre_visit.triage"}): 3}})
+    before = json.dumps({name: {canonical({"scenario": "pre_visit.triage"}): 5}})
+    with ledger_engine.begin() as connection:
+        ids = list(connection.execute(text("SELECT id FROM work ORDER BY id")).scalars())
+        for id_, counted in zip(ids, (now, before), strict=True):
+            values = {"counted": counted, "id": id_}
+            connection.execute(text("UPDATE work SET counted = CAST(:counted AS jsonb) WHERE id = :id"), values)
+    fold_all(ledger_engine)
+    theirs = metrics.Metric(name, "counter", "Things.", ("kind", "scenario"), "exporter")
+    shown = scrape(LedgerCollector(lambda: snapshot(ledger_engine), plugin_counters=[theirs]))
+    assert value(shown, name, kind="x", scenario="pre_visit.triage") == 3
+    assert total(shown, name) == 3
+    gone = scrape(LedgerCollector(lambda: snapshot(ledger_engine)))
+    assert total(gone, name) == 0
+
+
+def test_what_models_and_guards_did_is_shown_as_the_rows_say(
+    ledger_engine: Engine, collector: LedgerCollector, fill_ledger: Fill
+) -> None:
+    fill_ledger(3)
+    asked = (
+        '{"m": {"requests": 2, "prompt_tokens": 10, "completion_tokens": 5, "seconds": 1.5, "cost": 0.25,'
+        ' "currency": "CNY"}}'
+    )
+    with ledger_engine.begin() as connection:
+        connection.execute(text("UPDATE work SET asked = CAST(:a AS jsonb)"), {"a": asked})
+        verdicts = '{"numbers": {"number-unsupported": {"cut": 2}}}'
+        connection.execute(text("UPDATE work SET verdicts = CAST(:v AS jsonb)"), {"v": verdicts})
+    fold_all(ledger_engine)
+    shown = scrape(collector)
+    triage = {"scenario": "pre_visit.triage"}
+    assert value(shown, "careloom_model_requests_total", model="m", **triage) == 6
+    assert value(shown, "careloom_model_tokens_total", model="m", gen_ai_token_type="output", **triage) == 15
+    assert value(shown, "careloom_model_seconds_total", model="m", **triage) == 4.5
+    assert value(shown, "careloom_model_cost_total", model="m", currency="CNY", **triage) == 0.75
+    found = {"guard": "numbers", "code": "number-unsupported", "action": "cut"}
+    assert value(shown, "careloom_guard_verdicts_total", **found, **triage) == 6

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from monitoring import metrics
 from monitoring.metrics import DECLARED, LABELS, Metric
 from monitoring.reference import reference
-from pipelines.errors import ErrorClass
+from pipelines.errors import ErrorClass, PoisonReason
 from pipelines.ledger.states import State
 from pipelines.ledger.tables import work
 from plugins.scenario import Stage
@@ -23,6 +23,7 @@ UNITS = ("_seconds", "_items", "_records", "_runs", "_info")
 CONDITIONS = {
     "careloom_ledger_up",
     "careloom_switched_off",
+    "careloom_dependency_down",
     "careloom_dispatcher_reading_held_back",
     "careloom_dispatcher_scenario_paused",
     "careloom_dispatcher_scenario_not_installed",
@@ -58,11 +59,12 @@ def test_every_label_of_the_list_is_used() -> None:
     ("label", "values"),
     [
         ("error_class", ErrorClass),
+        ("poison_reason", PoisonReason),
         ("state", State),
         ("stage", Stage),
     ],
 )
-def test_a_label_has_the_values_that_the_code_has(label: str, values: type[ErrorClass | State | Stage]) -> None:
+def test_a_label_has_the_values_that_the_code_has(label: str, values: type[ErrorClass | PoisonReason | State | Stage]) -> None:
     assert LABELS[label][0] == {member.value for member in values}
 
 

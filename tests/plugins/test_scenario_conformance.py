@@ -6,6 +6,10 @@ from pathlib import Path
 
 from plugins.golden import read
 from plugins.in_visit.admission_note import AdmissionNote
+from plugins.in_visit.exam_recommendation import ExamRecommendation
+from plugins.in_visit.icu_watch import IcuWatch
+from plugins.in_visit.order_safety import OrderSafety
+from plugins.in_visit.record_qc import RecordQc
 from plugins.post_visit.follow_up import FollowUp
 from plugins.pre_visit.triage import Triage
 from plugins.testing import ScenarioConformance
@@ -26,3 +30,23 @@ class TestAdmissionNote(ScenarioConformance):
 class TestFollowUp(ScenarioConformance):
     scenario = FollowUp()
     cases = tuple(golden.case for golden in read(FOLDER / "follow_up"))
+
+
+class TestExamRecommendation(ScenarioConformance):
+    scenario = ExamRecommendation()
+    cases = tuple(golden.case for golden in read(FOLDER / "exam_recommendation"))
+
+
+class TestRecordQc(ScenarioConformance):
+    scenario = RecordQc()
+    cases = tuple(golden.case for golden in read(FOLDER / "record_qc"))
+
+
+class TestOrderSafety(ScenarioConformance):
+    scenario = OrderSafety()
+    cases = tuple(golden.case for golden in read(FOLDER / "order_safety"))
+
+
+class TestIcuWatch(ScenarioConformance):
+    scenario = IcuWatch()
+    cases = tuple(golden.case for golden in read(FOLDER / "icu_watch"))

@@ -26,8 +26,12 @@ from pipelines.config import Airflow, Config, LedgerDatabase, Model, Runner, Sou
 from pipelines.envelope import pack, unpack
 from pipelines.errors import PayloadGone
 from pipelines.ledger import EventRow, Incoming, Ledger, Match, Position
-from pipelines.models.base import ChatAnswer, ChatRequest
+from pipelines.models.fleet import Fleet
 from pipelines.sources import Sources
+from plugins.guarding import Guard
+from plugins.lifecycle import Hooked
+from plugins.manager import Loaded
+from plugins.model_backend import ChatAnswer, ChatRequest
 from plugins.scenario import (
     Case,
     Draft,
@@ -101,10 +105,14 @@ class Watch(Scenario[WatchAnswer]):
             "status": "preliminary",
             "performer": {"reference": "urn:careloom:device"},
             "note": [{"text": reason.text} for reason in answer.reasons] or [{"text": "no reason"}],
-            **({"basis": [{"reference": "urn:careloom:draft:flag"}]} if findings else {}),
+            **({"basis": [{"reference": "urn:careloom:draft:flag"}]} if _red(findings) else {}),
             **_about(case),
         }
         return [Draft("risk", resource, (f"Observation/{case.trigger['id']}",))]
+
+
+def _red(findings: Sequence[Finding]) -> bool:
+    return any(finding.severity is Severity.RED_FLAG for finding in findings)
 
 
 def _about(case: Case) -> dict[str, Any]:
@@ -255,6 +263,10 @@ class House:
     model: FakeModel = field(default_factory=FakeModel)
     payloads: FakePayloads = field(default_factory=FakePayloads)
     installed: bool = True
+    guards: tuple[Guard, ...] = ()
+    knowledge: tuple[Any, ...] = ()
+    hooks: tuple[Hooked, ...] = ()
+    others: dict[str, FakeModel] = field(default_factory=dict)
     entered: int = 0
     summaries: list[Summary] = field(default_factory=list)
 
@@ -298,16 +310,24 @@ class House:
 
     def infer(self, run_id: str) -> Summary:
         async def go() -> Summary:
-            sources = Sources(self.config, lambda _: self.fhir)
-            return await runner.infer_rows(
-                self.config,
-                self.ledger,
-                run_id,
-                scenarios={self.scenario.id: self.scenario} if self.installed else {},
-                payloads=self.payloads,
-                sources=sources,
-                model=self.model,
-            )
+            fleet = Fleet(self.config.registry, {"fake": lambda model: self.others.get(model.name, self.model)})
+            try:
+                return await runner.infer_rows(
+                    self.config,
+                    self.ledger,
+                    run_id,
+                    loaded=Loaded(
+                        {self.scenario.id: self.scenario} if self.installed else {},
+                        guards=self.guards,
+                        knowledge=self.knowledge,
+                        hooks=self.hooks,
+                    ),
+                    payloads=self.payloads,
+                    sources=Sources(self.config, lambda _: self.fhir),
+                    fleet=fleet,
+                )
+            finally:
+                await fleet.close()
 
         return self._noted(asyncio.run(go()))
 
@@ -353,7 +373,7 @@ def house(ledger_url: str, ledger_engine: Engine, tmp_path: Path, caplog: pytest
         ),
         ledger=LedgerDatabase(url=SecretStr(ledger_url)),
         airflow=Airflow(password=SecretStr("p")),
-        model=Model(name="fake-model", version="7", registration_number="备案-1"),
+        model=Model(name="fake-model", kind="fake", version="7", registration_number="备案-1"),
         runner=Runner(lease=30),
     )
     made = House(config, ledger_engine, Ledger(ledger_engine, max_attempts=3))

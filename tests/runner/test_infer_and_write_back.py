@@ -12,7 +12,8 @@ from sqlalchemy import text
 from fhir_adapters.errors import FhirConflict, FhirRejected, FhirUnavailable
 from pipelines.batch import Outcome
 from pipelines.errors import ErrorClass, LedgerError, StepFailed
-from pipelines.models.base import ChatAnswer
+from plugins.manager import load
+from plugins.model_backend import ChatAnswer
 
 CANARY = "Zanzibarov"
 
@@ -163,13 +164,13 @@ def test_a_writer_that_was_thought_dead_writes_nothing(house: Any, monkeypatch: 
     house.enter(80)
     run_id = house.run()
     house.infer(run_id)
-    look = house.ledger.superseded
+    confirm = house.ledger.confirm
 
-    def overtaken(items: Any) -> Any:
+    def overtaken(*arguments: Any) -> Any:
         house.ledger.claim_inferred(run_id, 30)
-        return look(items)
+        return confirm(*arguments)
 
-    monkeypatch.setattr(house.ledger, "superseded", overtaken)
+    monkeypatch.setattr(house.ledger, "confirm", overtaken)
     assert house.write_back(run_id).outcomes == {Outcome.LEASE_LOST: 1}
     assert house.fhir.transactions == []
     assert house.rows()[0].state == "inferred"
@@ -218,9 +219,10 @@ def test_rows_of_one_patient_go_in_order_and_none_overtakes_one_that_waits(house
     assert summary.outcomes == {Outcome.INFERRED: 2, Outcome.FAILED: 1, Outcome.HELD_BACK: 1}
     assert not summary.failed_all
     assert [(row.state, row.attempts) for row in house.rows()] == [
-        ("inferred", 0), ("waiting", 0), ("waiting", 0), ("inferred", 0),
+        ("inferred", 0), ("waiting", 1), ("waiting", 0), ("inferred", 0),
     ]  # fmt: skip
     assert house.rows()[2].error_class is None
+    assert "pulse 82" not in str(house.model.asked)
 
 
 def test_patients_are_worked_on_side_by_side_but_no_more_than_the_limit(house: Any) -> None:
@@ -258,6 +260,7 @@ def test_an_answer_that_is_never_one_is_parked_after_the_last_attempt(house: Any
 
 def test_statements_without_support_are_cut_counted_and_not_written(house: Any, answer: Callable[..., str]) -> None:
     house.enter(80)
+    house.guards = load(built_in=["plugins.guards.numbers"]).guards
     house.model.says = lambda _: answer("pulse 80", "R1", "pulse 200", "R1", "all well", "R7")
     house.both()
     assert house.rows()[0].cut_statements == 2
@@ -418,7 +421,7 @@ def test_an_own_fault_stops_one_row_and_names_the_place_but_not_the_data(
     def broken(*_: Any, **__: Any) -> None:
         raise KeyError(CANARY)
 
-    monkeypatch.setattr("pipelines.inference.chat", broken)
+    monkeypatch.setattr("pipelines.asking.chat", broken)
     house.enter(80)
     house.both()
     (row,) = house.rows()
@@ -455,14 +458,14 @@ def test_leases_are_kept_while_a_model_thinks(house: Any) -> None:
         until.append(house.rows()[0].lease_until)
         return "none" if len(until) < 30 else '{"reasons": []}'
 
-    from pipelines import inference
+    from pipelines import asking
 
-    before, inference.ASKED_AT_MOST = inference.ASKED_AT_MOST, 30
+    before, asking.ASKED_AT_MOST = asking.ASKED_AT_MOST, 30
     try:
         house.model.says = says
         house.infer(house.run())
     finally:
-        inference.ASKED_AT_MOST = before
+        asking.ASKED_AT_MOST = before
     assert house.rows()[0].state == "inferred"
     assert until[-1] > until[0]
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 import uvicorn
@@ -22,7 +23,8 @@ from pipelines.batch import Outcome, Summary
 from pipelines.config import Model, Source
 from pipelines.envelope import pack, unpack
 from pipelines.ledger import Incoming, Match, Position
-from pipelines.models.openai_chat import OpenAIChat
+from pipelines.ledger.replaying import Wanted
+from pipelines.models.fleet import Fleet
 from pipelines.sources import Sources
 from pipelines.stack import processes, stand_in
 from pipelines.stack.fhir import Hospital
@@ -133,16 +135,16 @@ def whole_run(house: Any, scenario: str, *, times: int = 1) -> list[Summary]:
     run = house.ledger.take_run(scenario, 100)
 
     async def go() -> list[Summary]:
-        sources, model = Sources(house.config), OpenAIChat(house.config.model)
+        sources, fleet = Sources(house.config), Fleet(house.config.registry)
         try:
             inferred = await runner.infer_rows(
                 house.config,
                 house.ledger,
                 run.run_id,
-                scenarios=load().scenarios,
+                loaded=load(),
                 payloads=house.payloads,
                 sources=sources,
-                model=model,
+                fleet=fleet,
             )
             return [
                 inferred,
@@ -153,7 +155,7 @@ def whole_run(house: Any, scenario: str, *, times: int = 1) -> list[Summary]:
             ]
         finally:
             await sources.aclose()
-            await model.close()
+            await fleet.close()
 
     return asyncio.run(go())
 
@@ -223,3 +225,48 @@ def test_the_other_stages_write_their_drafts_too(real: Any, scenario: str, encou
     (row,) = real.rows()
     assert (row.state, row.error) == ("written", None)
     assert row.created > 0
+
+
+def test_a_replay_recognises_what_was_written_and_asks_no_model(real: Any) -> None:
+    put(real, {**PATIENT, "id": "ida"})
+    (body,) = put(real, {**APPOINTMENT, "id": "again"})
+    enter(real, body, "pre_visit.triage")
+    whole_run(real, "pre_visit.triage")
+    (first,) = real.rows()
+    kinds = ("Flag", "Task", "RiskAssessment", "ServiceRequest", "Provenance", "Device")
+    before = {kind: len(found(real, kind)) for kind in kinds}
+    number = real.ledger.begin_replay(by="wu", why="a drill", chosen={})
+    wanted = Wanted(first.event_id, Match("pre_visit.triage", "1.0.0", "pre_visit"))
+    assert real.ledger.add_replays(number, [wanted]).rows == 1
+    whole_run(real, "pre_visit.triage")
+    _, again = real.rows()
+    assert (again.state, again.replay, again.created, again.model) == ("written", number, 0, None)
+    assert again.recognised > 0
+    assert set(again.written) <= set(first.written)
+    assert {kind: len(found(real, kind)) for kind in kinds} == before
+
+
+def test_a_replay_after_the_server_lost_its_provenance_writes_that_and_nothing_twice(real: Any) -> None:
+    put(real, {**PATIENT, "id": "ida"})
+    (body,) = put(real, {**APPOINTMENT, "id": "lost"})
+    enter(real, body, "pre_visit.triage")
+    whole_run(real, "pre_visit.triage")
+    (first,) = real.rows()
+    drafts = ("Flag", "Task", "RiskAssessment", "ServiceRequest")
+    before = {kind: len(found(real, kind)) for kind in drafts}
+
+    source = real.config.sources[0]
+    for provenance in found(real, "Provenance"):
+        if any(tag["code"].startswith(first.event_id) for tag in provenance["meta"].get("tag", ())):
+            answer = httpx.delete(
+                f"{source.base_url}/Provenance/{provenance['id']}",
+                headers={"Authorization": f"Bearer {source.server_token.get_secret_value()}"},
+            )
+            assert answer.is_success
+    number = real.ledger.begin_replay(by="wu", why="a drill", chosen={})
+    real.ledger.add_replays(number, [Wanted(first.event_id, Match("pre_visit.triage", "1.0.0", "pre_visit"))])
+    whole_run(real, "pre_visit.triage")
+    _, again = real.rows()
+    assert (again.state, again.created, again.recognised) == ("written", 0, first.created)
+    assert again.model is not None
+    assert {kind: len(found(real, kind)) for kind in drafts} == before

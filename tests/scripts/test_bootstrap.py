@@ -115,7 +115,7 @@ def test_another_python_is_refused_before_anything_is_made(
 
 
 def test_the_weights_and_vllm_are_pinned_to_names_and_versions_only() -> None:
-    for name in ("constraints.txt", "deploy/vllm-cpu-constraints.txt"):
+    for name in ("constraints.txt", "deploy/vllm-cpu-constraints.txt", "deploy/kserve-constraints.txt"):
         lines = (SCRIPT.parents[1] / name).read_text("utf-8").splitlines()
         pins = [line for line in lines if line and not line.startswith("#")]
         assert pins

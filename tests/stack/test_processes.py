@@ -40,3 +40,15 @@ def test_children_of_children_are_descendants() -> None:
     finally:
         os.killpg(parent.pid, 9)
         parent.wait()
+
+
+def test_bytecode_that_may_not_lie_beside_its_source_is_kept_elsewhere() -> None:
+    changed = processes.with_bytecode({"PYTHONDONTWRITEBYTECODE": "1", "A": "b"})
+    assert changed["A"] == "b"
+    assert "PYTHONDONTWRITEBYTECODE" not in changed
+    folder = changed["PYTHONPYCACHEPREFIX"]
+    assert processes.with_bytecode(changed) == changed
+    told = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": "elsewhere"}
+    assert processes.with_bytecode(told) == {"PYTHONPYCACHEPREFIX": "elsewhere"}
+    assert processes.with_bytecode({"A": "b"}) == {"A": "b"}
+    assert folder.endswith(".careloom/pycache")

@@ -1,12 +1,13 @@
-"""The one protocol that a model server stands behind, and what goes through it."""
+"""The model API: the one protocol that every model server stands behind, and what goes through it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from plugins.scenario import Stage
+from plugins.tensors import Tensor
 
 #: A lower value is served first (vLLM `--scheduling-policy priority`): a clinician waits for an in-visit answer.
 PRIORITIES: Mapping[Stage, int] = {Stage.IN_VISIT: 0, Stage.PRE_VISIT: 10, Stage.POST_VISIT: 20}
@@ -24,6 +25,7 @@ class ChatRequest:
         timeout: seconds from the moment the request has a free slot to its answer, all tries included.
         request_id: for the server's log; unique among requests in flight; no patient data.
         priority: a lower value is served first, where the server schedules by priority.
+        tensors: inputs of a model that takes numbers and not words (`kind = "kserve"`); such a model reads no messages.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -33,6 +35,7 @@ class ChatRequest:
     timeout: float
     request_id: str
     priority: int = 0
+    tensors: Sequence[Tensor] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +65,47 @@ class ModelBackend(Protocol):
         """The model's answer; cancelling the call frees its slot at the server.
 
         Raises:
-            StepFailed: of a class MODEL_UNAVAILABLE, MODEL_TIMEOUT or MODEL_REJECTED. No message holds text of the
-                request or of the server's answer.
+            ModelFailed: it gave none (`plugins.errors`; a built-in backend raises careloom's own `StepFailed`). No
+                message holds text of the request or of the server's answer.
         """
         ...
 
     async def close(self) -> None:
         """Give back the connections."""
         ...
+
+
+class ModelSettings(Protocol):
+    """One entry of `[[models]]` in the configuration, as a backend's factory is given it."""
+
+    @property
+    def name(self) -> str:
+        """How careloom calls the model: in routes, metrics and switches."""
+
+    @property
+    def served_name(self) -> str:
+        """How its server calls it."""
+
+    @property
+    def url(self) -> str:
+        """Where its server is."""
+
+    @property
+    def secret(self) -> str | None:
+        """What the server wants as a bearer token; never to be logged."""
+
+    @property
+    def max_in_flight(self) -> int:
+        """Requests at a time at most; careloom keeps to it, the backend need not."""
+
+    @property
+    def attempts(self) -> int:
+        """Tries at most for one answer."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What else stands in the entry's `options`, for this kind alone."""
+
+
+BackendFactory = Callable[[Any], ModelBackend]
+"""Makes a backend of a `ModelSettings`, without any I/O: connections are opened when the first request comes."""

@@ -1,0 +1,89 @@
+"""Poison read once more, after whatever made it unreadable was mended: what is an event now is recorded as one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Protocol
+
+from sqlalchemy.exc import DataError
+
+from pipelines.dead_letter_topic import original
+from pipelines.dispatcher.matching import Reader
+from pipelines.envelope import record_time
+from pipelines.errors import PoisonReason
+from pipelines.ledger import Ledger, Position
+from pipelines.ledger.dead_letters import PoisonRow
+from pipelines.records import RawRecord
+
+
+class ReadsRecords(Protocol):
+    """`pipelines.records.Records`, and a fake in tests."""
+
+    def at(self, position: Position) -> RawRecord | None:
+        """See `Records.at`."""
+        ...
+
+
+class Outcome(StrEnum):
+    """What came of reading poison again."""
+
+    RECORDED = "recorded"  # it is an event, and stands in the ledger
+    KNOWN = "known"  # it is an event that the ledger had already
+    STILL_POISON = "still poison"
+    GONE = "gone"  # Kafka has neither the record nor its copy any more
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A poison record as it was written, and where in Kafka its bytes are now."""
+
+    record: RawRecord
+    at: Position
+
+
+def find(records: ReadsRecords, row: PoisonRow) -> Found | None:
+    """The record itself, else its copy; None where Kafka has neither any more.
+
+    A record of another time at its position is another record: the topic was made anew.
+
+    Raises:
+        BrokerUnavailable: no answer.
+        CareloomError: what stands in the dead-letter topic is no copy.
+    """
+    record = records.at(row.position)
+    if record is not None and record_time(record.timestamp) == row.record_at:
+        return Found(record, row.position)
+    copy = records.at(row.copy) if row.copy is not None else None
+    return Found(original(copy), row.copy) if copy is not None and row.copy is not None else None
+
+
+def again(ledger: Ledger, records: ReadsRecords, reader: Reader, row: PoisonRow, *, by: str, why: str) -> Outcome:
+    """Hand a poison record to the reader once more.
+
+    Args:
+        ledger: where it stands.
+        records: reads Kafka.
+        reader: with the scenarios that are installed now.
+        row: the poison.
+        by, why: who has it read again, and why.
+
+    Raises:
+        BrokerUnavailable: Kafka does not answer.
+        LedgerError: somebody else has decided on it meanwhile.
+    """
+    found = find(records, row)
+    if found is None:
+        return Outcome.GONE
+    incoming = reader.read(found.record)
+    reason = incoming.poison.reason
+    if incoming.event is not None:
+        event = replace(incoming.event, position=found.at)
+        try:
+            recorded = ledger.poison_recorded(row.id, event, incoming.matches, by=by, why=why)
+        except DataError:
+            reason = PoisonReason.NOT_STORABLE
+        else:
+            return Outcome.RECORDED if recorded.events else Outcome.KNOWN
+    ledger.poison_again(row.id, reason, by=by, why=why)
+    return Outcome.STILL_POISON

@@ -1,0 +1,86 @@
+"""What a careloom task needs in memory, imported once by the worker that forks tasks and not again by every task.
+
+Imports only: no connection, no thread and nothing of a patient comes to be in the process that calls this, so that
+whatever it forks afterwards starts as clean as one that it forked before.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Sequence
+
+from fhir_adapters.fhir_models import model_of
+from pipelines.config import load
+from pipelines.errors import CareloomError
+
+log = logging.getLogger(__name__)
+
+#: Roots of what `pipelines.runner` imports in its functions, and what libraries import at their first use.
+MODULES = (
+    "anyio._backends._asyncio",
+    "fhir_adapters.fhir_client",
+    "kafka",
+    "kafka.errors",
+    "pipelines.inference",
+    "pipelines.ledger",
+    "pipelines.models.openai_chat",
+    "pipelines.payloads",
+    "pipelines.runner",
+    "pipelines.sources",
+    "pipelines.write_back",
+    "psycopg",
+    "sqlalchemy.dialects.postgresql.psycopg",
+)
+#: What drafts are made of; fhir.resources imports a type's model when it is first asked for.
+DRAFT_TYPES = (
+    "CarePlan",
+    "Communication",
+    "Composition",
+    "Device",
+    "DocumentReference",
+    "Flag",
+    "Provenance",
+    "RiskAssessment",
+    "ServiceRequest",
+    "Task",
+)
+
+
+def warm_up(modules: Sequence[str] = MODULES) -> tuple[str, ...]:
+    """Import `modules`, the models of draft types, and the scenarios that the configuration enables.
+
+    What cannot be imported is logged by name and left to the task, which says in its own log what is wrong.
+
+    Returns:
+        the modules that could not be imported, and "plugins" where the configuration or a plugin cannot be read.
+    """
+    failed = [name for name in modules if not _imported(name)]
+    for resource_type in DRAFT_TYPES:
+        model_of(resource_type, "R4")
+    if not _plugins_loaded():
+        failed.append("plugins")
+    return tuple(failed)
+
+
+def _imported(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # noqa: BLE001  a worker must come up whatever one module of it does
+        log.warning("%s is not warm: %s", name, type(error).__name__)
+        return False
+    return True
+
+
+def _plugins_loaded() -> bool:
+    from plugins import manager
+
+    try:
+        settings = load().plugins
+        loaded = manager.load(settings.enabled, settings.disabled_scenarios)
+    except CareloomError as error:
+        log.warning("the scenarios are not warm: %s", type(error).__name__)
+        return False
+    for plugin, reason in loaded.refused:
+        log.warning("plugin %s is refused: %s", plugin, reason)
+    return True

@@ -1,0 +1,201 @@
+"""From an event in Kafka to the scenario's code, one by one on an idle system: ours beside Airflow's two own ways.
+
+All three start at the same moment, right before the record is produced with acks=all, and all run in the same Airflow,
+one way after the other: an idle Kafka trigger slows every other trigger down. Ours ends where the run's task begins on
+the row (`started_at`); that the record has been read and the rules begin is told beside it. Airflow's ways end on the
+first line of a task that does nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from kafka import KafkaProducer
+from kafka.admin import KafkaAdminClient, NewTopic
+
+from fhir_adapters.intake import take
+from pipelines.envelope import pack
+from pipelines.stack.environment import Stack
+from tests.bench import tools
+from tests.bench.figures import Result, Say, main, percentile
+from tests.bench.house import SOURCE, House, appointments
+
+OURS, THEIRS = 40, 20
+QUICK = 8
+#: Seconds after which an event that did not arrive counts as lost, and after which a way that never did is given up.
+_LOST, _NEVER = 30.0, 150.0
+
+_DAG = """
+import time
+from airflow.sdk import DAG, Asset, AssetWatcher, BaseOperator
+{imports}
+
+class Note(BaseOperator):
+    def execute(self, context):
+        now = time.time()
+        with open({file!r}, "a") as out:
+            out.write(f"{{now}}\\n")
+
+asset = Asset({name!r}, watchers=[AssetWatcher(name={name!r}, trigger={trigger})])
+with DAG({name!r}, schedule=[asset], max_active_runs=100, is_paused_upon_creation=False) as dag:
+    Note(task_id="note", do_xcom_push=False)
+"""
+_MESSAGING = "airflow.providers.common.messaging.triggers.msg_queue"
+_SHARED = "airflow.providers.apache.kafka.triggers.shared_stream"
+#: Name of topic, DAG and connection -> (what it is called, import, trigger).
+_WAYS = {
+    "bench_queue": (
+        "MessageQueueTrigger",
+        f"from {_MESSAGING} import MessageQueueTrigger",
+        'MessageQueueTrigger(scheme="kafka", topics=["bench_queue"], kafka_config_id="bench_queue")',
+    ),
+    "bench_shared": (
+        "KafkaSharedStreamTrigger",
+        f"from {_SHARED} import KafkaSharedStreamTrigger",
+        'KafkaSharedStreamTrigger(topics=["bench_shared"], kafka_config_id="bench_shared")',
+    ),
+}
+
+
+def bench(quick: bool, say: Say) -> Result:
+    """Ours, then each of Airflow's ways."""
+    result = Result("event_to_code")
+    why_not = ""
+    try:
+        _on_path(tools.folder("kafka-triggers"))
+    except tools.Missing as error:
+        why_not = str(error)
+        say(f"Airflow's own ways cannot be had: {why_not}")
+    with House(say, environment=_connections) as house:
+        house.warm_up()
+        producer = KafkaProducer(bootstrap_servers=house.config.kafka.bootstrap, acks="all", linger_ms=0)
+        ours = _ours(house, producer, QUICK if quick else OURS, result, say)
+        theirs = {}
+        for name in () if why_not else _WAYS:
+            theirs[name] = _theirs(house, producer, name, QUICK if quick else THEIRS, result, say)
+        producer.close()
+    if queue := theirs.get("bench_queue"):
+        ratio = percentile(ours, 50) / percentile(queue, 50)
+        result.hold("ours against MessageQueueTrigger, p50", ratio, "x", at_most=0.1)
+    result.details["why Airflow's own ways are missing"] = why_not
+    return result
+
+
+def _ours(house: House, producer: Any, number: int, result: Result, say: Say) -> list[float]:
+    """Seconds from an event's way into careloom's topic to the run's code."""
+    salt, topic = house.config.patient_salt.get_secret_value(), house.config.kafka.topic
+    samples: list[dict[str, float]] = []
+    for n in range(number):
+        tag = f"one{n}"
+        (body,) = appointments(tag, 1).values()
+        (event,) = take(SOURCE, "R4", "POST", None, None, "application/fhir+json", body).events
+        envelope = pack(event, salt=salt, received_at=datetime.now(UTC))
+        began = time.time()
+        producer.send(topic, value=envelope.value, key=envelope.key, headers=envelope.headers).get(30)
+        (row,) = house.drain(tag, 1)
+        samples.append({hop: at - began for hop, at in row.times.items() if at is not None})
+        _pause(0.3, 1.0)
+    started = [sample["started"] for sample in samples]
+    result.spread("ours: event to scenario code", started)
+    result.hold("ours: event to scenario code, p50 (aim)", percentile(started, 50), "s", at_most=0.25)
+    result.spread("ours: event to its record read and rules begun", [sample["context"] for sample in samples])
+    result.spread("ours: event to draft written", [sample["written"] for sample in samples])
+    result.details["ours"] = samples
+    say(f"ours: p50 {percentile(started, 50):.3f} s")
+    return started
+
+
+def _theirs(house: House, producer: Any, name: str, number: int, result: Result, say: Say) -> list[float]:
+    """Seconds from a message to the first line of the task that an asset with this watcher starts."""
+    title, imports, trigger = _WAYS[name]
+    noted = house.folder / f"{name}.txt"
+    noted.write_text("")
+    _make_topic(house.config.kafka.bootstrap, name)
+    dag = house.dags / f"{name}.py"
+    dag.write_text(_DAG.format(imports=imports, file=str(noted), name=name, trigger=trigger))
+    house.await_dags(name)
+    taken: list[float] = []
+    lost = 0
+    if _one(producer, name, noted, _NEVER) is None:
+        say(f"{title}: nothing came through in {_NEVER:.0f} s")
+    else:
+        _pause(4.0, 5.0)
+        for _ in range(number):
+            seconds = _one(producer, name, noted, _LOST)
+            if seconds is None:
+                lost += 1
+            else:
+                taken.append(seconds)
+            _pause(1.5, 2.5)  # the run ends, and the trigger listens again
+        say(f"{title}: p50 {percentile(taken, 50):.3f} s, {lost} lost")
+    result.spread(f"{title}: event to task code", taken)
+    result.add(f"{title}: not within {_LOST:.0f} s", lost, "")
+    result.details[name] = taken
+    dag.unlink()
+    _forget(house, name)
+    return taken
+
+
+def _one(producer: Any, topic: str, noted: Path, patience: float) -> float | None:
+    """Send one message; the seconds until one more line is noted, None where none comes."""
+    before = len(noted.read_text().splitlines())
+    began = time.time()
+    producer.send(topic, value=b"event").get(30)
+    while time.time() - began < patience:
+        lines = noted.read_text().splitlines()
+        if len(lines) > before:
+            return float(lines[-1]) - began
+        time.sleep(0.01)
+    return None
+
+
+def _pause(least: float, most: float) -> None:
+    """Not in step with anybody's loop."""
+    time.sleep(random.uniform(least, most))
+
+
+def _forget(house: House, name: str) -> None:
+    """Airflow's triggers outlive the DAG's file; the next way is to be alone."""
+    time.sleep(12)  # the DAG processor notices that the file is gone
+    with psycopg.connect(house.stack.kept.database("airflow"), autocommit=True) as airflow:
+        airflow.execute("UPDATE dag SET is_paused = true WHERE dag_id = %s", (name,))
+        airflow.execute("DELETE FROM asset_watcher")
+        airflow.execute("DELETE FROM trigger")
+    house.stack.restart("triggerer")
+
+
+def _make_topic(bootstrap: str, name: str) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    with suppress(Exception):  # it is there: what is wrong otherwise, the producer says
+        admin.create_topics([NewTopic(name, num_partitions=1, replication_factor=1)])
+    admin.close()
+
+
+def _on_path(folder: Path) -> None:
+    """For every process that the stack starts from now on."""
+    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+
+
+def _connections(stack: Stack) -> None:
+    for name in _WAYS:
+        extra = {
+            "bootstrap.servers": stack.broker.bootstrap,
+            "group.id": name,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+        }
+        os.environ[f"AIRFLOW_CONN_{name.upper()}"] = json.dumps({"conn_type": "kafka", "extra": extra})
+
+
+if __name__ == "__main__":
+    sys.exit(main("event_to_code", bench))

@@ -1,0 +1,213 @@
+"""What careloom stands on goes away and comes back: brokers, ledger, dispatchers, paused workers, a full disk."""
+
+from __future__ import annotations
+
+import random
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import servers
+from account import FINAL, Outcome
+from cases import Case
+from forks import Child
+from house import House
+from options import Options
+from servers import Server, until
+from trial import Trial, trial
+
+
+def broker(house: House, options: Options) -> Iterator[Outcome]:
+    """The one broker is killed -9 and started again."""
+    with trial(house, options, "broker killed -9 and started again") as told:
+        for _ in range(options.rounds):
+            house.kafka[0].kill()
+            house.kafka[0].start()
+            told.ended()
+            _until_progress(told)
+    yield told.outcome
+
+
+def each_broker(options: Options, say: Callable[[str], None]) -> Iterator[Outcome]:
+    """Of three brokers each is killed -9 in turn, and stays away for a while."""
+    with House(brokers=3, say=say) as house:
+        with trial(house, options, "each of three brokers killed -9 in turn") as told:
+            for _ in range(1 if options.quick else 3):
+                for node in house.kafka:
+                    node.kill()
+                    told.ended()  # the other two go on: from here on it must work
+                    time.sleep(options.outage / 2)
+                    node.start(patience=150)
+                    time.sleep(3.0)  # until it is in sync again, or the next kill would leave one alone
+        yield told.outcome
+
+
+def ledger(house: House, options: Options) -> Iterator[Outcome]:
+    """The ledger's PostgreSQL is killed -9 with all its backends, stays away a moment, and is started again."""
+    with trial(house, options, "ledger killed -9 and started again") as told:
+        for round_ in range(options.rounds + 1):
+            house.postgres.kill()
+            time.sleep(0.5 + round_ % 3)
+            house.postgres.start()
+            told.ended()
+            _until_progress(told)
+    yield told.outcome
+
+
+def airflow_away(house: House, options: Options) -> Iterator[Outcome]:
+    """Airflow's API refuses connections for a while."""
+    with trial(house, options, "Airflow's API away") as told:
+        house.airflow.server.down()
+        time.sleep(options.outage)
+        house.airflow.server.up()
+        told.ended()
+    yield told.outcome
+
+
+def two_dispatchers(house: House, options: Options) -> Iterator[Outcome]:
+    """Two share the work; one is killed again and again, left dead, and paused until the other has taken over."""
+    house.bring("dispatcher", 1)
+    try:
+        with trial(house, options, "two dispatchers, one killed -9 in turn") as told:
+            for round_ in range(2 + options.rounds):
+                house.kill("dispatcher", round_ % 2)
+                told.ended()
+                time.sleep(1.0)
+            house.take_away("dispatcher", 0)
+            told.ended()
+            time.sleep(8.0)  # longer than the group waits for one that was killed
+            house.bring("dispatcher", 0)
+        yield told.outcome
+        with trial(house, options, "two dispatchers, one paused and back") as told:
+            for round_ in range(1 if options.quick else 3):
+                paused = house.forks[f"dispatcher-{round_ % 2}"]
+                paused.signal(signal.SIGSTOP)
+                time.sleep(8.0)
+                paused.signal(signal.SIGCONT)
+                told.ended()
+                time.sleep(1.0)
+        yield told.outcome
+    finally:
+        house.take_away("dispatcher", 1)
+
+
+def paused_workers(house: House, options: Options) -> Iterator[Outcome]:
+    """A worker is paused at each spot, thought dead, a newer version comes, and then it goes on."""
+    for spot in ("claimed", "asked", "inferred", "sending", "sent"):
+        name = f"worker paused at runner.{spot} until a newer version is written"
+        with trial(house, options, name, streaming=False) as told:
+            for _ in range(1 if options.quick else 4):
+                _pause_once(told, f"runner.{spot}")
+        yield told.outcome
+
+
+def _pause_once(told: Trial, spot: str) -> None:
+    """The first task that passes the spot stops there; the newer version overtakes; the task goes on."""
+    house = told.house
+    older, newer = house.cases.versions(2)
+    told.cases += [older, newer]
+    stopped = threading.Event()
+    caught: list[Child] = []
+    steps = {"runner.sending": "write_back", "runner.sent": "write_back", "runner.written": "write_back"}
+
+    def plan(role: str) -> str:
+        return f"{spot}=stop" if role == steps.get(spot, "infer") and not caught else ""
+
+    def noted(child: Child) -> None:
+        caught.append(child)
+        stopped.set()
+
+    house.plan, house.airflow.chaos.task_stopped = plan, noted
+    house.sender.send([older])
+    assert stopped.wait(30), f"no task came to {spot}"
+    house.plan = lambda role: ""
+    house.sender.send([newer])
+    until(lambda: _written(house, newer), "the newer version is written", 60)
+    caught[0].signal(signal.SIGCONT)
+    caught[0].ended.wait(30)
+    told.ended()
+
+
+def _written(house: House, case: Case) -> bool:
+    return any(state in FINAL for _, state, _ in house.states([case.event_id]).get(case.event_id, []))
+
+
+def full_disk(options: Options, say: Callable[[str], None]) -> Iterator[Outcome]:
+    """The disk under the broker, and then that under the ledger, is full for a while."""
+    if why := servers.can_mount():
+        yield Outcome("disk full", skipped=why)
+        return
+    for name, part, megabytes in (("broker", "kafka", 64), ("ledger", "postgres", 320)):
+        state = Path(tempfile.mkdtemp(prefix="careloom-chaos-"))
+        state.chmod(0o755)
+        with servers.small_disk(state / part, megabytes), House(state=state, say=say) as house:
+            server = house.kafka[0] if part == "kafka" else house.postgres
+            with trial(house, options, f"disk full under the {name}") as told:
+                ballast = state / part / "ballast"
+                _fill(ballast)
+                time.sleep(options.outage)
+                ballast.unlink()
+                _start_if_ended(server)
+                told.ended()
+            yield told.outcome
+
+
+def _fill(ballast: Path) -> None:
+    """Write until nothing more fits."""
+    with ballast.open("wb", buffering=0) as out:
+        try:
+            while True:
+                out.write(b"\0" * 65536)
+        except OSError:
+            return
+
+
+def _start_if_ended(server: Server) -> None:
+    """What an operator does when he has made room: start what the full disk has ended."""
+    time.sleep(1.0)
+    if not server.running:
+        server.start()
+
+
+def clock(options: Options, say: Callable[[str], None]) -> Iterator[Outcome]:
+    """The gateway's clock is ten minutes ahead, the dispatcher's ten behind, the workers' ahead: libfaketime."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        yield Outcome("clocks 10 minutes off", skipped="libfaketime is not installed (apt-get install libfaketime)")
+        return
+    with House(say=say) as house:
+        off = {"LD_PRELOAD": str(library), "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        ahead = house.another_zygote({**off, "FAKETIME": "+600"})
+        behind = house.another_zygote({**off, "FAKETIME": "-600"})
+        for name, gateway, dispatcher, worker in (
+            ("clocks: gateway +10 min, dispatcher -10, workers +10", ahead, behind, ahead),
+            ("clocks: gateway -10 min, dispatcher +10, workers -10", behind, ahead, behind),
+        ):
+            house.gateway_zygote, house.dispatcher_zygote, house.airflow.zygote = gateway, dispatcher, worker
+            house.kill("gateway")
+            house.kill("dispatcher")
+            with trial(house, options, name) as told:
+                told.ended(3)
+                _versions_in_disorder(told, 2 if options.quick else 12, options.seed)
+                time.sleep(options.fault)
+            yield told.outcome
+
+
+def _versions_in_disorder(told: Trial, patients: int, seed: int) -> None:
+    """Four versions of an Encounter of each patient, in any order."""
+    chance = random.Random(seed)
+    cases = [case for _ in range(patients) for case in told.house.cases.versions(4)]
+    chance.shuffle(cases)
+    told.cases += cases
+    told.house.sender.send(cases, side_by_side=2)
+
+
+def _until_progress(told: Trial, patience: float = 60.0) -> None:
+    """Until a draft was written since the fault ended; then for a moment more."""
+    commits = told.house.hospital.commits
+    before = len(commits)
+    until(lambda: len(commits) > before, "something is written again", patience)
+    time.sleep(1.0)

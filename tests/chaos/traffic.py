@@ -1,0 +1,161 @@
+"""Faults that lie in the events themselves: sent thrice, out of order, poison among them, ten times as many."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from account import Outcome
+from cases import SOURCE
+from flow import Flow
+from house import House
+from options import Options
+from trial import Trial, trial
+
+from fhir_adapters.event import ClinicalEvent
+from pipelines.envelope import pack
+
+
+def thrice(house: House, options: Options) -> Iterator[Outcome]:
+    """Each event is sent three times at once, and all of them once more at the end."""
+    with trial(house, options, "each event sent three times, and once more", copies=3) as told:
+        before = house.ledger.account().duplicates
+        time.sleep(options.fault)
+        told.flow.stop()
+        house.sender.send(told.flow.cases)
+        told.ended(3 * len(told.flow.cases))
+    again = sum(len(house.sender.told[case.event_id].acknowledged) - 1 for case in told.cases)
+    told.outcome.expect("copies recognised", house.ledger.account().duplicates - before, again)
+    yield told.outcome
+
+
+def reordered(house: House, options: Options) -> Iterator[Outcome]:
+    """Six versions of one resource arrive in any order, some in one moment and some late."""
+    with trial(house, options, "versions of a resource out of order", streaming=False) as told:
+        chance = random.Random(options.seed)
+        patients = [house.cases.versions(6) for _ in range(options.events // 6)]
+        told.cases = [case for versions in patients for case in versions]
+        queues = [chance.sample(versions, len(versions)) for versions in patients]
+        while queues:
+            batch = [queue.pop() for queue in queues if queue and chance.random() < 0.5]
+            house.sender.send(batch, side_by_side=4)
+            queues = [queue for queue in queues if queue]
+            time.sleep(chance.choice((0.0, 0.0, 0.4)))
+        told.ended(len(told.cases))
+    newest = [versions[-1].event_id for versions in patients]
+    states = [state for rows in house.states(newest).values() for _, state, _ in rows]
+    told.outcome.expect("newest versions written", states.count("written"), len(newest))
+    yield told.outcome
+
+
+def poison(house: House, options: Options) -> Iterator[Outcome]:
+    """One record in a hundred on the topic itself is none of ours."""
+    with trial(house, options, "1 % poison on the topic", streaming=False) as told:
+        before = house.ledger.account().poison
+        chance = random.Random(options.seed)
+        written = 0
+        flow = Flow(house, at_once=options.at_once, cases=house.cases.make(3 * options.events, seed=options.seed))
+        told.flow = flow
+        while len(flow.cases) < 3 * options.events:
+            while written * 100 < len(flow.cases):
+                house.poison([_poison(chance, written)])
+                written += 1
+            time.sleep(0.02)
+        told.ended(written)
+    told.outcome.expect("poison counted", house.ledger.account().poison - before, written)
+    yield told.outcome
+
+
+def _poison(chance: random.Random, number: int) -> tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]:
+    """A record that is no event, in one of the ways that one can be."""
+    event = ClinicalEvent(SOURCE, "R4", "Encounter", f"poison-{number}", "1", None, f"Patient/x{number}", b"{}")
+    good = pack(event, salt="salt", received_at=datetime.now(UTC))
+    without_id = [header for header in good.headers if header[0] != "ce_id"]
+    other_type = [(name, b"com.example.order" if name == "ce_type" else value) for name, value in good.headers]
+    nul = [(name, b"a\0b" if name == "ce_id" else value) for name, value in good.headers]
+    return chance.choice(
+        [
+            (good.key, b"<not json>", good.headers),
+            (good.key, b"[1, 2]", good.headers),
+            (good.key, None, []),
+            (None, b"hello", []),
+            (None, good.value, good.headers),
+            (good.key, good.value, without_id),
+            (good.key, good.value, other_type),
+            (good.key, good.value, nul),
+            (good.key, b"\xff\xfe\x00", [("ce_id", b"\xff\xfe")]),
+        ]
+    )
+
+
+def tenfold(options: Options, say: Callable[[str], None]) -> Iterator[Outcome]:
+    """Ten times the normal load: normal is an eighth of what the house was seen to carry, so that it falls behind."""
+    with House(settings={"dispatcher": {"batch_size": 100, "max_open_runs": 2}}, say=say) as house:
+        carried = _capacity(house, 120 if options.quick else 500)
+        normal = carried / 8
+        say(f"  carries {carried:.1f} events/s; normal is {normal:.1f}/s, and now 10 times that")
+        with trial(house, options, "10 times the normal load", streaming=False, patience=900) as told:
+            count = int(options.minutes * 60 * normal * 10)
+            told.cases = house.cases.make(count, seed=options.seed)
+            peaks = _Peaks(house)
+            sending = house.sender.start(told.cases, side_by_side=64, every=1 / (normal * 10))
+            _watch(told, sending, say)
+            told.ended(1)
+        peaks.stop()
+        took = house.sender.acknowledgements[-1] - house.sender.acknowledgements[-count]
+        told.outcome.notes.append(
+            f"carries {carried:.1f} events/s; offered {count / max(took, 0.1):.1f}/s for {took:.0f} s;"
+            f" peak resident MB: {peaks.line}"
+        )
+        yield told.outcome
+
+
+def _capacity(house: House, count: int) -> float:
+    """Events a second from the first request to the last draft, all sent as fast as they are taken."""
+    cases = house.cases.make(count)
+    began = time.monotonic()
+    house.sender.send(cases, side_by_side=16)
+    wanted = [case.event_id for case in cases]
+    while True:
+        states = house.states(wanted)
+        if sum(state == "written" for rows in states.values() for _, state, _ in rows) == count:
+            return count / (time.monotonic() - began)
+        time.sleep(0.05)
+
+
+def _watch(told: Trial, sending: object, say: Callable[[str], None]) -> None:
+    shown = time.monotonic()
+    while not sending.done():
+        time.sleep(0.2)
+        if time.monotonic() - shown > 30:
+            shown = time.monotonic()
+            account = told.house.ledger.account()
+            say(f"  {len(told.house.sender.acknowledgements)} acknowledged; {dict(account.work)}")
+    sending.result()
+
+
+class _Peaks:
+    """The most memory that each role was seen to hold."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._most: dict[str, float] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    @property
+    def line(self) -> str:
+        return ", ".join(f"{role} {size:.0f}" for role, size in sorted(self._most.items()))
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join(10)
+
+    def _look(self) -> None:
+        while not self._over.wait(0.5):
+            for role, size in self._house.zygote.memory().items():
+                self._most[role] = max(self._most.get(role, 0.0), size)
