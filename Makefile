@@ -1,10 +1,10 @@
 # What people do daily, one line each. `make demo` and `make test` set up what they need on the way.
 PYTHON ?= python3
 
-.PHONY: help setup demo up status doctor test lint types chaos clean
+.PHONY: help setup demo up status doctor test lint types chaos scale-out clean
 
 help:            ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */: /' | sort
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */: /' | sort
 setup:           ## set up everything, vLLM and its weights included
 	@$(PYTHON) scripts/bootstrap
 demo: setup      ## patients through all three stages, on real components; ends by itself
@@ -26,5 +26,8 @@ types:           ## mypy --strict
 chaos:           ## the long tests: what dies in the middle, and how it comes back
 	@$(PYTHON) scripts/bootstrap
 	@scripts/test -- -m long
+scale-out:       ## two Celery workers, two dispatchers, six partitions; one of each killed in the middle
+	@$(PYTHON) scripts/bootstrap scale-out
+	@.careloom/venvs/scale-out/bin/python -m tests.scale_out.run
 clean:           ## forget the stack's state; environments and weights stay
 	@rm -rf .careloom/stack

@@ -9,6 +9,7 @@ out of Airflow's logs and database.
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -92,6 +93,9 @@ def _do(step: str, work: Callable[[str], Any], context: Any) -> None:
         AirflowFailException: everything in the run failed; names counts by class of error.
         RuntimeError: the step itself broke; names the class only, and has no cause that a log could print.
     """
+    # Airflow 3.3.2 leaves a handler of its own behind when it has parsed a DAG file. Python runs it after the
+    # instruction that faulted, which never ends: a task that should have crashed would spin and seem alive for ever.
+    signal.signal(signal.SIGSEGV, signal.SIG_DFL)
     broken, summary = None, None
     try:
         summary = work(context["dag_run"].run_id)

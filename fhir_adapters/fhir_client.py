@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +30,7 @@ from fhir_adapters.fhir_answer import (
     resource_in,
     saved_in,
 )
+from fhir_adapters.http_transport import AiohttpTransport
 from fhir_adapters.references import literal
 
 __all__ = ["FHIR_JSON", "FhirClient", "Found", "Reading", "Retry", "Saved"]
@@ -88,10 +87,8 @@ class FhirClient:
         self._http = httpx.AsyncClient(
             headers=headers,
             timeout=timeout,
-            transport=transport,
+            transport=transport or AiohttpTransport(),
             follow_redirects=False,
-            # which httpx makes anew for every client, 20 ms of CPU each, also where there is no TLS
-            verify=_trusted() if self.base_url.startswith("https:") else False,
         )
 
     async def __aenter__(self) -> FhirClient:
@@ -233,12 +230,6 @@ class FhirClient:
         if path != own.path.rstrip("/") and not path.startswith(f"{own.path.rstrip('/')}/"):
             raise FhirRejected(f"GET {kind}: the next page of the search is not below the server's base URL")
         return path[len(own.path.rstrip("/")) :], httpx.QueryParams(there.query)
-
-
-@cache
-def _trusted() -> ssl.SSLContext:
-    """Who is trusted, read once a process."""
-    return httpx.create_ssl_context()
 
 
 def _type(resource_type: object) -> str:

@@ -6,12 +6,6 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-import fhirpathpy
-from antlr4 import CommonTokenStream, InputStream  # type: ignore[import-untyped]
-from fhirpathpy.models import models
-from fhirpathpy.parser.generated.FHIRPathLexer import FHIRPathLexer
-from fhirpathpy.parser.generated.FHIRPathParser import FHIRPathParser
-
 from fhir_adapters.errors import AdapterError
 
 
@@ -30,6 +24,10 @@ def compile(expression: str) -> Callable[[Mapping[str, Any]], bool]:
         FhirPathError: it is not FHIRPath. The predicate raises it where the expression fails on a resource, for example
             for a function that does not exist.
     """
+    # the parser costs 0.13 CPU s to import, and every task of Airflow is a process that imports this module
+    import fhirpathpy
+    from fhirpathpy.models import models
+
     if _syntax_errors(expression):
         raise FhirPathError(f"not FHIRPath: {expression!r}")
     run = fhirpathpy.compile(expression, models["r4"])
@@ -46,6 +44,10 @@ def compile(expression: str) -> Callable[[Mapping[str, Any]], bool]:
 
 def _syntax_errors(expression: str) -> int:
     """fhirpathpy swallows syntax errors and evaluates what is left of the expression, so they are counted here."""
+    from antlr4 import CommonTokenStream, InputStream  # type: ignore[import-untyped]
+    from fhirpathpy.parser.generated.FHIRPathLexer import FHIRPathLexer
+    from fhirpathpy.parser.generated.FHIRPathParser import FHIRPathParser
+
     lexer = FHIRPathLexer(InputStream(expression))
     lexer.removeErrorListeners()
     wrong = _Counter()

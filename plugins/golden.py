@@ -2,6 +2,8 @@
 
     {"about": "...", "locale": "zh", "now": "2026-11-22T08:00:00+08:00",
      "trigger": {...}, "patient": {...}, "resources": {"problems": [...]}, "truncated": [],
+     "passages": {"<knowledge query>": [{"id": "...", "text": "...", "title": "...", "origin": "...", "date": "...",
+                                         "licence": "...", "locale": "zh"}]},
      "answer": {...} or absent for a stand-in answer,
      "expect": {"starts": true, "findings": ["code"], "drafts": ["name"], "says": ["text"], "never_says": ["text"],
                 "cut": 0, "values": {"acuity": {"prediction.0.outcome.coding.0.code": "2"}}}}
@@ -25,7 +27,7 @@ from plugins.errors import NotConformant
 from plugins.fhir_text import listed
 from plugins.matching import Matcher
 from plugins.prompting import chat, parse_answer
-from plugins.scenario import Case, Draft, Finding, Scenario
+from plugins.scenario import Case, Draft, Finding, Passage, Scenario
 from plugins.stand_in import stand_in_answer
 
 _KEYS = {"starts", "findings", "drafts", "says", "never_says", "cut", "values"}
@@ -132,6 +134,7 @@ def _case(path: Path) -> GoldenCase:
         locale=data["locale"],
         now=datetime.fromisoformat(data["now"]),
         truncated=frozenset(data.get("truncated", ())),
+        passages={name: [Passage(**each) for each in found] for name, found in data.get("passages", {}).items()},
     )
     return GoldenCase(path.stem, data["about"], case, data.get("answer"), data["expect"])
 

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from plugins.scenario import Stage
 from plugins.tensors import Tensor
 
+#: Kinds that careloom has itself; a plugin's must be called otherwise.
+OWN_KINDS = frozenset({"openai", "kserve", "batch", "panel"})
 #: A lower value is served first (vLLM `--scheduling-policy priority`): a clinician waits for an in-visit answer.
 PRIORITIES: Mapping[Stage, int] = {Stage.IN_VISIT: 0, Stage.PRE_VISIT: 10, Stage.POST_VISIT: 20}
 

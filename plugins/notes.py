@@ -61,14 +61,18 @@ def document(
     kind: tuple[str, str, str | None],
     sections: Sequence[Section],
     *,
-    same_as: str,
+    same_as: str | None = None,
 ) -> dict[str, Any]:
-    """The same note as a preliminary DocumentReference with its text inside.
+    """A note as a preliminary DocumentReference with its text inside.
 
     Args:
-        same_as: name of the draft that holds the Composition.
+        same_as: name of the draft that holds the same note as a Composition; None where there is none.
     """
     encounter = encounter_of(case)
+    context = {
+        **({"encounter": [encounter["encounter"]]} if encounter else {}),
+        **({"related": [{"reference": draft(same_as)}]} if same_as else {}),
+    }
     attachment = {
         "contentType": "text/plain; charset=utf-8",
         "language": "zh-CN" if case.locale == "zh" else "en",
@@ -86,10 +90,7 @@ def document(
         "author": [{"reference": DEVICE}],
         "description": title.in_(case.locale),
         "content": [{"attachment": attachment}],
-        "context": {
-            **({"encounter": [encounter["encounter"]]} if encounter else {}),
-            "related": [{"reference": draft(same_as)}],
-        },
+        **({"context": context} if context else {}),
     }
 
 

@@ -16,7 +16,7 @@ from plugins.guarding import Guard
 from plugins.hookspecs import LIFECYCLE, SPECIFICATIONS, Settings
 from plugins.knowledge import KnowledgeSource
 from plugins.lifecycle import Hooked
-from plugins.model_backend import BackendFactory
+from plugins.model_backend import OWN_KINDS, BackendFactory
 from plugins.scenario import Scenario
 
 PROJECT = "careloom"
@@ -149,6 +149,8 @@ def _backend(offer: tuple[object, object]) -> tuple[str, BackendFactory]:
     kind, factory = offer
     if not (isinstance(kind, str) and _short(kind)):
         raise OfferRefused(f"model backend {kind!r}: a kind is {_RULE}")
+    if kind in OWN_KINDS:
+        raise OfferRefused(f"model backend {kind}: careloom has one of that kind; rename this one")
     if not callable(factory):
         raise OfferRefused(f"model backend {kind}: give its class or another factory, not {type(factory).__name__}")
     return kind, factory

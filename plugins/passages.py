@@ -1,4 +1,4 @@
-"""Passages of the knowledge base in prompts and drafts: what the model is shown, and what stands beside its sentences."""
+"""Passages of the knowledge base in prompts and drafts: what the model is shown, and what stands beside a sentence."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def quote(case: Case, statements: Iterable[Statement], locale: Locale) -> Quoted
         resting = [source for source in statement.sources if source in known]
         marks = "".join(f"[{numbers.setdefault(source, len(numbers) + 1)}]" for source in resting)
         if resting:
-            lines.append(Line(f"{clean(statement.text)} {marks}", cited(statement.sources)))
+            lines.append(Line(f"{clean(statement.text, 600)} {marks}", cited(statement.sources)))
     origins = tuple(Line(f"[{n}] {origin(known[source], locale)}") for source, n in numbers.items())
     records = cited(source for line in lines for source in line.sources)
     return Quoted(tuple(lines), origins, (*numbers, *records))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from plugins.fhir_text import Line, display, listed, source_of
-from plugins.scenario import Case, Locale, Resource, Text
+from plugins.scenario import Case, Fact, Locale, Resource, Text
 
 _HAN = re.compile(r"[\u3400-\u9fff]")
 _LATIN = re.compile(r"[A-Za-z]{2,}")
@@ -15,7 +15,7 @@ _SPOKEN: Mapping[str, Locale] = {"zh": "zh", "en": "en"}
 
 def spoken(case: Case) -> Locale:
     """The patient's language where careloom speaks it (the preferred one first), else that of the house."""
-    known = (_SPOKEN.get(tag.split("-")[0].lower()) for tag, _ in _languages(case.patient))
+    known = (_SPOKEN.get(_primary(tag)) for tag, _ in _languages(case.patient))
     return next(filter(None, known), case.locale)
 
 
@@ -26,14 +26,25 @@ def written_in(text: str, default: Locale) -> Locale:
     return "en" if _LATIN.search(text) else default
 
 
-def translator_needed(case: Case) -> list[Line]:
-    """A line for staff where the patient speaks only languages that careloom does not."""
+def language_facts(case: Case) -> list[Fact]:
+    """The languages of the patient, preferred first, for a model that is to write in one; none where none is known."""
+    names = ", ".join(dict.fromkeys(name for _, name in _languages(case.patient)))
+    label = Text("患者语言", "patient's language").in_(case.locale)
+    return [Fact(source_of(case.patient), f"{label}: {names}")] if case.patient and names else []
+
+
+def translator_needed(case: Case, written: Locale) -> list[Line]:
+    """A line for staff where a message came out in a language that the record does not give the patient."""
     languages = list(_languages(case.patient))
-    if case.patient is None or not languages or any(tag.split("-")[0].lower() in _SPOKEN for tag, _ in languages):
+    if case.patient is None or not languages or any(_SPOKEN.get(_primary(tag)) == written for tag, _ in languages):
         return []
     name = languages[0][1]
     text = Text(f"患者语言为{name},发送前须翻译", f"The patient speaks {name}: translate before sending")
     return [Line(text.in_(case.locale), (source_of(case.patient),))]
+
+
+def _primary(tag: str) -> str:
+    return tag.split("-")[0].lower()
 
 
 def _languages(patient: Resource | None) -> Iterator[tuple[str, str]]:

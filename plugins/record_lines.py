@@ -75,6 +75,18 @@ def procedure(resource: Resource) -> str:
     return _with(display(resource.get("code")), _day(resource, "performedDateTime", "performedPeriod"))
 
 
+def immunization(resource: Resource) -> str:
+    """A vaccine with its day."""
+    return _with(display(resource.get("vaccineCode")), _day(resource, "occurrenceDateTime"))
+
+
+def encounter(resource: Resource) -> str:
+    """A visit or stay: why, else what kind, with its first day."""
+    kinds = ("reasonCode", "reasonReference", "type")
+    named = dict.fromkeys(filter(None, (display(r) for kind in kinds for r in listed(resource, kind))))
+    return _with(next(iter(named), "") or display(resource.get("class")), _day(resource, "period"))
+
+
 def relative(resource: Resource) -> str:
     """A FamilyMemberHistory: who had what."""
     had = [display(c.get("code")) for c in listed(resource, "condition") if isinstance(c, Mapping)]

@@ -1,4 +1,4 @@
-"""Parts of a record that several notes show, as lines: each reads the query of its name, and says where more was cut."""
+"""Parts of a record that several notes show, as lines: each reads the query of its name and says where more was cut."""
 
 from __future__ import annotations
 

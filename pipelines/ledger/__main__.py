@@ -19,7 +19,7 @@ log = logging.getLogger("pipelines.ledger")
 
 
 def main() -> int:
-    """Migrate; returns the exit code: 0 done, 1 the database is not reached or refuses, 2 the configuration is wrong."""
+    """Migrate; returns the exit code: 0 done, 1 the database does not answer or refuses, 2 wrong configuration."""
     log_as_json("ledger")
     try:
         url = load().ledger.url.get_secret_value()

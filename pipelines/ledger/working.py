@@ -33,7 +33,7 @@ class Working(Breaking):
 
     def _claim(self, statement: Any, run_id: str, lease_seconds: float) -> list[WorkItem]:
         lease = uuid.uuid4().hex
-        with self._engine.begin() as connection:
+        with self._at_once.connect() as connection:
             rows = connection.execute(statement, {"run_id": run_id, "lease": lease, "seconds": lease_seconds})
             return sorted((_work_item(row) for row in rows), key=lambda item: item.id)
 
@@ -45,7 +45,7 @@ class Working(Breaking):
             "leases": [item.lease for item in held],
             "seconds": lease_seconds,
         }
-        with self._engine.begin() as connection:
+        with self._at_once.connect() as connection:
             return set(connection.execute(queries.RENEW, values).scalars())
 
     def confirm(self, item: WorkItem, lease_seconds: float) -> bool:
@@ -55,7 +55,7 @@ class Working(Breaking):
             LeaseLost: the row is another worker's; nothing may be written.
         """
         values = {"id": item.id, "lease": item.lease, "seconds": lease_seconds}
-        with self._engine.begin() as connection:
+        with self._at_once.connect() as connection:
             superseded = connection.execute(queries.CONFIRM, values).scalar_one_or_none()
         if superseded is None:
             raise LeaseLost(f"work {item.id} is no longer leased to this worker; nothing was written")
@@ -63,7 +63,7 @@ class Working(Breaking):
 
     def superseded(self, items: Sequence[WorkItem]) -> set[int]:
         """Ids of those whose resource has a newer version in the ledger."""
-        with self._engine.begin() as connection:
+        with self._at_once.connect() as connection:
             return set(connection.execute(queries.SUPERSEDED, {"ids": [item.id for item in items]}).scalars())
 
     def rules_written(self, item: WorkItem, written: Written) -> None:
@@ -72,7 +72,7 @@ class Working(Breaking):
         Raises:
             LeaseLost: the row is another worker's.
         """
-        with self._engine.begin() as connection:
+        with self._at_once.connect() as connection:
             self._change(
                 connection, item, State.RUNNING, {"rules_written_at": text("now()"), **_written_values(written)}
             )
@@ -119,7 +119,7 @@ class Working(Breaking):
             **_PROGRESS,
             **_written_values(written),
         }
-        with self._engine.begin() as connection:
+        with self._at_once.connect() as connection:
             self._change(connection, item, State.WRITTEN, values)
 
     def stale(self, item: WorkItem) -> None:
@@ -128,7 +128,7 @@ class Working(Breaking):
         Raises:
             LeaseLost: the row is another worker's.
         """
-        with self._engine.begin() as connection:
+        with self._at_once.connect() as connection:
             self._change(connection, item, State.STALE, {"finished_at": text("clock_timestamp()"), "drafts": None})
 
     def give_back(self, item: WorkItem) -> None:
@@ -137,7 +137,7 @@ class Working(Breaking):
         Raises:
             LeaseLost: the row is another worker's.
         """
-        with self._engine.begin() as connection:
+        with self._at_once.connect() as connection:
             self._change(connection, item, _unfinished(item), {"run_id": None})
 
     def wait(self, item: WorkItem, reason: Waits) -> None:

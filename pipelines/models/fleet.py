@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from pipelines.errors import ConfigError, ErrorClass, StepFailed
+from pipelines.errors import ErrorClass, StepFailed
 from pipelines.models.admission import Depth, Follower, Gate, look_from_here
 from pipelines.models.batch import VllmBatch
 from pipelines.models.kserve import KServe
 from pipelines.models.openai_chat import OpenAIChat
-from pipelines.models.settings import PANEL, Model, Registry
+from pipelines.models.settings import Model, Registry
 from pipelines.places import place
 from plugins.errors import ModelFailed
 from plugins.model_backend import BackendFactory, ChatAnswer, ChatRequest, ModelBackend
@@ -44,8 +44,7 @@ class Fleet:
         kinds: of plugins: kind -> what makes a backend.
         look: reads a server's queue; for tests.
 
-    Raises:
-        ConfigError: a model is of a kind that nobody brings, or a plugin brings a kind that careloom has.
+    A model of a kind that nobody brings, since its plugin is gone or broken, cannot be asked, and all others can.
     """
 
     def __init__(
@@ -54,16 +53,7 @@ class Fleet:
         kinds: Mapping[str, BackendFactory] = MappingProxyType({}),
         look: Callable[[Model], Awaitable[Depth | None]] = look_from_here,
     ) -> None:
-        taken = sorted(set(kinds) & {*BUILT_IN, PANEL})
-        if taken:
-            raise ConfigError(
-                f"model backend {taken[0]}: careloom has one of that kind; the plugin must rename its own"
-            )
-        self._kinds = {**BUILT_IN, **kinds}
-        for model in registry.models:
-            if model.kind not in self._kinds:
-                known = ", ".join(sorted({*self._kinds, PANEL}))
-                raise ConfigError(f"models: {model.name}: no backend of kind {model.kind!r}; there are {known}")
+        self._kinds = {**kinds, **BUILT_IN}
         self.registry = registry
         self._look = look
         self._opened: dict[str, _Opened] = {}
@@ -113,6 +103,13 @@ class Fleet:
         return self._opened[model.name]
 
     def _made(self, model: Model) -> ModelBackend:
+        if model.kind not in self._kinds:
+            known = ", ".join(sorted(self._kinds))
+            raise StepFailed(
+                ErrorClass.MODEL_UNAVAILABLE,
+                f"model {model.name}: no backend of kind {model.kind!r} is loaded (there are {known}); correct it,"
+                " or enable the plugin that brings it",
+            )
         try:
             made: Any = self._kinds[model.kind](model)
         except Exception as error:  # noqa: BLE001  a plugin's code, or our own refusal of its options

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
 #: Cyrillic and Greek letters that look like Latin ones (Unicode UTS #39, confusables: single letters).
 _LOOKALIKES = str.maketrans(
@@ -19,6 +20,7 @@ _LATIN = re.compile(r"[a-z]{3,}")
 _ASKS = re.compile(r"[??]\s*$|(?:吗|呢|么)[。.]?\s*$")
 
 
+@lru_cache(maxsize=1024)  # every guard reads the same facts
 def plain(text: str) -> str:
     """`text` in lower case, compatibility forms and lookalike letters folded, without what cannot be seen.
 

@@ -31,7 +31,8 @@ class Outcome:
         doubled: drafts whose identity stands more than once at the FHIR server.
         wrong: drafts that are not all of what the event should have, hold another patient's words, or are nobody's.
         stale_writes: drafts of a version written after those of a newer one.
-        unaccounted: Kafka records and rows that the ledger's own sum misses, and records that it never read.
+        unaccounted: Kafka records and rows that the ledger's own sum misses, and records that it passed over or never
+            read.
         progress: seconds from each end of a fault to the next thing done.
         drained: seconds from the last end of it until nothing was left to do.
         seconds: all of it.
@@ -142,7 +143,9 @@ def settle(
     )
     outcome.wrong += sum(event_id not in house.sender.told for event_id in drafts)  # of an event that nobody sent
     outcome.stale_writes += _stale_writes(house, cases)
-    outcome.unaccounted = house.ledger.account().unaccounted + unread(house)
+    behind = unread(house)
+    account = house.ledger.account()
+    outcome.unaccounted = account.unaccounted + account.missing + behind
     return outcome
 
 

@@ -28,6 +28,7 @@ def thrice(house: House, options: Options) -> Iterator[Outcome]:
         house.sender.send(told.flow.cases)
         told.ended(3 * len(told.flow.cases))
     again = sum(len(house.sender.told[case.event_id].acknowledged) - 1 for case in told.cases)
+    house.say(f"{house.ledger.account()}")
     told.outcome.expect("copies recognised", house.ledger.account().duplicates - before, again)
     yield told.outcome
 

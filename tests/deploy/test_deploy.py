@@ -16,12 +16,12 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from tests.scale_out.parts import celery_settings
 
 from pipelines.config import Config, load
 from pipelines.gateway.endpoints import Endpoints
 from pipelines.stack.airflow import POOL
 from pipelines.topics import wanted_settings
+from tests.scale_out.parts import celery_settings
 
 PROJECT = Path(__file__).parents[2]
 DEPLOY = PROJECT / "deploy"
@@ -268,7 +268,7 @@ def test_workers_are_warmed_by_a_class_that_is_there(file: str) -> None:
 @pytest.mark.parametrize("file", ["compose", "chart"])
 def test_no_task_is_given_to_a_second_worker_while_it_runs(file: str) -> None:
     wait = airflow_options()[file]["AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT"]
-    assert "execution_timeout\": timedelta(minutes=30)" in (PROJECT / "dags/scenario_dags.py").read_text("utf-8")
+    assert 'execution_timeout": timedelta(minutes=30)' in (PROJECT / "dags/scenario_dags.py").read_text("utf-8")
     assert int(wait) > LONGEST_TASK
 
 

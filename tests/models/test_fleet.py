@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from starlette.responses import PlainTextResponse
 
-from pipelines.errors import ConfigError, ErrorClass, StepFailed
+from pipelines.errors import ErrorClass, StepFailed
 from pipelines.models.admission import Depth
-from pipelines.models.fleet import Fleet
-from pipelines.models.settings import Model, Registry
+from pipelines.models.fleet import BUILT_IN, Fleet
+from pipelines.models.settings import PANEL, Model, Registry
 from plugins.errors import ModelFailed
-from plugins.model_backend import ChatAnswer, ChatRequest
+from plugins.model_backend import OWN_KINDS, ChatAnswer, ChatRequest
 
 CANARY = "Zanzibarov"
 
@@ -143,17 +143,14 @@ def test_a_backend_that_cannot_be_made_lets_events_wait_and_says_why() -> None:
     assert "options.command" in str(failed)
 
 
-@pytest.mark.parametrize(
-    ("kind", "kinds", "says"),
-    [
-        ("opneai", {}, "no backend of kind 'opneai'; there are batch, kserve, openai, panel"),
-        ("openai", {"openai": Theirs}, "careloom has one of that kind"),
-        ("openai", {"panel": Theirs}, "careloom has one of that kind"),
-    ],
-)
-def test_kinds_that_nobody_brings_or_that_are_taken_are_refused(kind: str, kinds: Any, says: str) -> None:
-    with pytest.raises(ConfigError, match=says.replace("?", "")):
-        Fleet(Registry(Model(name="x", kind=kind, version="1"), (), {}), kinds)
+def test_a_kind_that_nobody_brings_lets_the_events_of_its_model_wait_and_says_what_to_do() -> None:
+    (failed,) = ask(Model(name="x", kind="opneai", version="1"), request(), kinds={"theirs": Theirs})
+    assert failed.error_class is ErrorClass.MODEL_UNAVAILABLE
+    assert "no backend of kind 'opneai' is loaded (there are batch, kserve, openai, theirs)" in str(failed)
+
+
+def test_the_kinds_that_plugins_may_not_take_are_those_that_there_are() -> None:
+    assert {*BUILT_IN, PANEL} == OWN_KINDS
 
 
 def test_a_batch_is_given_as_many_rows_as_it_takes() -> None:

@@ -165,6 +165,7 @@ def counter(**values: Any) -> Counter:
         ({"model_backends": {"My Kind": list}}, "a kind is lower-case"),
         ({"model_backends": {"mine": "list"}}, "give its class or another factory"),
         ({"model_backends": [list]}, "must return a mapping"),
+        ({"model_backends": {"openai": list}}, "careloom has one of that kind"),
         ({"metrics": ["things"]}, "str is no Counter"),
         ({"metrics": [counter(name="careloom_things")]}, "without careloom and _total"),
         ({"metrics": [counter(name="things_total")]}, "without careloom and _total"),

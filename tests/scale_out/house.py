@@ -1,4 +1,4 @@
-"""A stack that is scaled out on one machine, with the benchmarks' fakes for hospital and model, and what it is asked."""
+"""A stack scaled out on one machine, with the benchmarks' fakes for hospital and model, and what it is asked."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from typing import Any
 import httpx
 import psycopg
 from prometheus_client.parser import text_string_to_metric_families
-from tests.bench import fakes
-from tests.scale_out import parts
 
 from pipelines.config import load
 from pipelines.ledger import Ledger, engine
@@ -27,6 +25,8 @@ from pipelines.stack import ports, record
 from pipelines.stack.environment import Stack
 from pipelines.stack.part import PROJECT
 from pipelines.stack.settings import ModelServer
+from tests.bench import fakes
+from tests.scale_out import parts
 
 SOURCE = "hospital"
 TOKEN = "scale-out"

@@ -1,4 +1,4 @@
-"""What scaling out adds to the stack: Redis, two Celery workers, a second dispatcher. Imports no Airflow and no Celery."""
+"""What scaling out adds to the stack: Redis, Celery workers, a second dispatcher. Imports no Airflow and no Celery."""
 
 from __future__ import annotations
 
