@@ -1,7 +1,7 @@
 # What people do daily, one line each. `make demo` and `make test` set up what they need on the way.
 PYTHON ?= python3
 
-.PHONY: help setup demo up status doctor test lint types chaos scale-out clean
+.PHONY: help setup demo up status doctor test lint types chaos scale-out bench clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */: /' | sort
@@ -23,11 +23,15 @@ lint:            ## ruff, mypy and import-linter
 types:           ## mypy --strict
 	@$(PYTHON) scripts/bootstrap tests
 	@.venv/bin/mypy
-chaos:           ## the long tests: what dies in the middle, and how it comes back
+chaos:           ## every fault there is, every event accounted for (ONLY=kills,model for some), then the long tests
 	@$(PYTHON) scripts/bootstrap
-	@scripts/test -- -m long
+	@.venv/bin/python tests/chaos/run.py --json .careloom/chaos.json $(if $(ONLY),--only $(ONLY))
+	@$(if $(ONLY),,scripts/test -- -m long)
 scale-out:       ## two Celery workers, two dispatchers, six partitions; one of each killed in the middle
 	@$(PYTHON) scripts/bootstrap scale-out
 	@.careloom/venvs/scale-out/bin/python -m tests.scale_out.run
+bench:           ## every figure beside Airflow's own ways: make bench [ONLY=burst,gateway] [QUICK=1]
+	@$(PYTHON) scripts/bootstrap
+	@.venv/bin/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick)
 clean:           ## forget the stack's state; environments and weights stay
 	@rm -rf .careloom/stack

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, BaseOperator, TriggerRule
+from airflow.sdk import DAG, BaseOperator, TriggerRule, get_parsing_context
 from airflow.sdk.exceptions import AirflowFailException
 
 from pipelines import config
@@ -145,7 +145,10 @@ def _doc(scenario: Scenario[Any]) -> str:
 
 
 _config = config.load()
+#: The process of a task needs its own DAG alone; whoever looks for DAGs needs all.
+_wanted = get_parsing_context().dag_id
 for _scenario in manager.load(_config.plugins.enabled, _config.plugins.disabled_scenarios).scenarios.values():
-    globals()[_scenario.id.replace(".", "_")] = scenario_dag(
-        _scenario, max_active_runs=2 * _config.dispatcher.max_open_runs
-    )
+    if _wanted in (None, _scenario.id):
+        globals()[_scenario.id.replace(".", "_")] = scenario_dag(
+            _scenario, max_active_runs=2 * _config.dispatcher.max_open_runs
+        )

@@ -10,7 +10,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from socketserver import ThreadingMixIn
 from threading import Event, Thread
@@ -28,7 +28,7 @@ from monitoring.metrics import Metric
 from pipelines.config import Config, load
 from pipelines.errors import ConfigError
 from pipelines.ledger import engine
-from pipelines.ledger.fold import fold_all
+from pipelines.ledger.fold import count_overdue, fold_all
 from pipelines.ledger.snapshot import snapshot
 from plugins import manager
 from plugins.counters import SCENARIO
@@ -47,11 +47,13 @@ class Folding:
     """The thread that folds, every `every` seconds until `stop` is set.
 
     Attributes:
+        deadlines: scenario -> seconds from event to draft.
         last_success: Unix time of the last fold that went through; 0 before the first.
     """
 
     engine: Engine
     every: float
+    deadlines: Mapping[str, float] = field(default_factory=dict)
     stop: Event = field(default_factory=Event)
     last_success: float = 0.0
 
@@ -64,7 +66,8 @@ class Folding:
     def once(self) -> None:
         """One fold of all that is finished; a failure is counted and logged by its class alone."""
         try:
-            metrics.FOLDED_ROWS.inc(fold_all(self.engine))
+            count_overdue(self.engine, self.deadlines)
+            metrics.FOLDED_ROWS.inc(fold_all(self.engine, deadlines=self.deadlines))
             self.last_success = time.time()
             metrics.FOLD_LAST_SUCCESS.set(self.last_success)
         except SQLAlchemyError as error:
@@ -85,10 +88,12 @@ def impatient_engine(url: str) -> Engine:
 
 
 def objectives(config: Config) -> list[Objective]:
-    """The deadlines of the scenarios that are installed and not disabled."""
+    """What the scenarios promise that are installed and not disabled."""
     loaded = manager.load(config.plugins.enabled, config.plugins.disabled_scenarios)
     return [
-        Objective(scenario.id, scenario.stage.value, scenario.version, scenario.deadline.total_seconds())
+        Objective(
+            scenario.id, scenario.stage.value, scenario.version, scenario.deadline.total_seconds(), scenario.objective
+        )
         for scenario in loaded.scenarios.values()
     ]
 
@@ -150,9 +155,10 @@ def run(config: Config, wait: Callable[[int], object]) -> None:
         OSError: the port is taken.
     """
     ledger = impatient_engine(config.ledger.url.get_secret_value())
-    folding = Folding(ledger, config.exporter.fold_every)
+    promised = objectives(config)
+    folding = Folding(ledger, config.exporter.fold_every, {o.scenario: o.deadline for o in promised})
     collector = LedgerCollector(
-        lambda: snapshot(ledger), objectives(config), reconcile_every(config), plugin_counters(config)
+        lambda: snapshot(ledger), promised, reconcile_every(config), plugin_counters(config)
     )
     server = make_server(
         config.exporter.host, config.exporter.port, application(metrics.EXPORTER, folding), _Server, _Silent

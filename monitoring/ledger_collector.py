@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from monitoring import metrics
 from monitoring.metrics import Metric
 from pipelines.errors import ErrorClass, PoisonReason
+from pipelines.ledger.fold import canonical
 from pipelines.ledger.snapshot import Snapshot
 from pipelines.ledger.states import UNFINISHED
 
@@ -33,12 +34,14 @@ class Objective:
 
     Attributes:
         deadline: seconds from event to written draft.
+        share: of the events that are to be drafted within it, between 0 and 1.
     """
 
     scenario: str
     stage: str
     version: str
     deadline: float
+    share: float = 0.95
 
 
 class LedgerCollector(Collector):
@@ -83,7 +86,7 @@ class LedgerCollector(Collector):
             yield from _sums(now)
             yield from _scenarios(now, self._objectives)
             yield from _sources(now, self._reconcile_every)
-            yield from _folded(now, self._folded)
+            yield from _folded(now, self._folded, self._objectives)
 
     def _current(self) -> Snapshot | None:
         with self._lock:
@@ -99,6 +102,7 @@ class LedgerCollector(Collector):
 
     def _configured(self) -> Iterator[Family]:
         yield _gauge(metrics.SCENARIO_DEADLINE, [((o.scenario, o.stage), o.deadline) for o in self._objectives])
+        yield _gauge(metrics.SCENARIO_OBJECTIVE, [((o.scenario, o.stage), o.share) for o in self._objectives])
         yield _gauge(metrics.SCENARIO_INFO, [((o.scenario, o.stage, o.version), 1.0) for o in self._objectives])
         yield _gauge(metrics.RECONCILE_INTERVAL, [((s,), every) for s, every in self._reconcile_every.items()])
 
@@ -153,9 +157,18 @@ def _sources(now: Snapshot, reconcile_every: Iterable[str]) -> Iterator[Family]:
     yield _gauge(metrics.RECONCILED_UNTIL, [((s,), now.reconciled.get(s, 0.0)) for s in reconcile_every])
 
 
-def _folded(now: Snapshot, declared: Iterable[Metric]) -> Iterator[Family]:
-    """Counters and histograms out of `samples`; of a plugin's counter that has changed its labels, the new ones."""
+def _folded(now: Snapshot, declared: Iterable[Metric], objectives: Iterable[Objective]) -> Iterator[Family]:
+    """Counters and histograms out of `samples`; of a plugin's counter that has changed its labels, the new ones.
+
+    Whether deadlines were met stands at 0 from the start, so that the first miss is an increase.
+    """
     by_name: dict[str, list[tuple[Mapping[str, str], float]]] = defaultdict(list)
+    known = {canonical(s.labels) for s in now.samples if s.name == metrics.DEADLINES.name}
+    for objective in objectives:
+        for outcome in metrics.DeadlineOutcome:
+            labels = {"scenario": objective.scenario, "stage": objective.stage, "outcome": outcome.value}
+            if canonical(labels) not in known:
+                by_name[metrics.DEADLINES.name].append((labels, 0.0))
     for sample in now.samples:
         by_name[sample.name].append((sample.labels, sample.value))
     for metric in declared:

@@ -127,6 +127,13 @@ class DraftOutcome(StrEnum):
     RECOGNISED = "recognised"
 
 
+class DeadlineOutcome(StrEnum):
+    """Whether a draft was there in time."""
+
+    MET = "met"
+    MISSED = "missed"
+
+
 #: OpenTelemetry's attributes that are the same for every call of a model: vLLM speaks OpenAI's API.
 GEN_AI = {"gen_ai_operation_name": "chat", "gen_ai_provider_name": "openai"}
 
@@ -163,8 +170,8 @@ LABELS: dict[str, tuple[frozenset[str] | None, str]] = {
     ),
     "way": (frozenset(Way), "by which way an event came in"),
     "outcome": (
-        frozenset({*RequestOutcome, *RecordOutcome, *CopyOutcome, *PostOutcome, *DraftOutcome}),
-        "how a request, a record, a POST or a draft ended",
+        frozenset({*RequestOutcome, *RecordOutcome, *CopyOutcome, *PostOutcome, *DraftOutcome, *DeadlineOutcome}),
+        "how a request, a record, a POST, a draft or its deadline ended",
     ),
     "state": (
         frozenset({"waiting", "dispatched", "running", "inferred", "parked", "written", "stale", "discarded"}),
@@ -459,7 +466,14 @@ OLDEST_UNFINISHED = _ledger(
 SCENARIO_DEADLINE = _ledger(
     "gauge",
     "careloom_scenario_deadline_seconds",
-    "The scenario's objective: from event to written draft.",
+    "The scenario's deadline: from event to written draft.",
+    "scenario",
+    "stage",
+)
+SCENARIO_OBJECTIVE = _ledger(
+    "gauge",
+    "careloom_scenario_objective_ratio",
+    "The scenario's objective: the share of its events that are to be drafted within that time.",
     "scenario",
     "stage",
 )
@@ -468,6 +482,14 @@ SCENARIO_INFO = _ledger(
 )
 WORK_FINISHED = _ledger(
     "counter", "careloom_work_finished_total", "Pieces of work that are done.", "scenario", "stage", "state", "model"
+)
+DEADLINES = _ledger(
+    "counter",
+    "careloom_deadlines_total",
+    "Pieces of work drafted within their scenario's deadline, or not; a late one counts when its deadline passes.",
+    "scenario",
+    "stage",
+    "outcome",
 )
 FAILURES = _ledger(
     "counter", "careloom_failures_total", "Tries that failed, by what it means.", "scenario", "stage", "error_class"
@@ -609,6 +631,7 @@ RECONCILE_INTERVAL = _ledger(
 #: Those of `LEDGER` that finished rows are folded into (`pipelines.ledger.fold`).
 FOLDED = (
     WORK_FINISHED,
+    DEADLINES,
     FINDINGS,
     STATEMENTS_CUT,
     DRAFTS,

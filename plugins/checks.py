@@ -35,6 +35,7 @@ _ATTRIBUTES: dict[str, type | tuple[type, ...]] = {
     "max_tokens": int,
     "temperature": (int, float),
     "deadline": timedelta,
+    "objective": float,
     "prompt_version": str,
     "knowledge": tuple,
     "steps": tuple,
@@ -68,6 +69,8 @@ def _attributes(scenario: Scenario[Any]) -> None:
             raise ScenarioRefused(f"{_name(scenario)}: {name} is empty or of the wrong type ({type(value).__name__})")
     if scenario.deadline <= timedelta(0) or scenario.max_tokens < 1:
         raise ScenarioRefused(f"{_name(scenario)}: deadline and max_tokens must be greater than zero")
+    if not 0 < scenario.objective < 1:
+        raise ScenarioRefused(f"{_name(scenario)}: objective is a share between 0 and 1, both excluded, as 0.95 is")
 
 
 def _identity(scenario: Scenario[Any]) -> None:

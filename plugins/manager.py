@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from types import MappingProxyType
 from typing import Any
@@ -24,12 +25,17 @@ from plugins.scenario import Scenario
 
 BUILT_IN = (
     "plugins.pre_visit.triage",
+    "plugins.pre_visit.patient_qa",
+    "plugins.pre_visit.health_education",
+    "plugins.pre_visit.visit_brief",
     "plugins.in_visit.admission_note",
     "plugins.in_visit.exam_recommendation",
     "plugins.in_visit.record_qc",
     "plugins.in_visit.order_safety",
     "plugins.in_visit.icu_watch",
+    "plugins.post_visit.discharge_summary",
     "plugins.post_visit.follow_up",
+    "plugins.post_visit.adherence_risk",
     "plugins.guards.numbers",
     "plugins.guards.dates",
     "plugins.guards.drug_names",
@@ -239,6 +245,7 @@ def _entry_point(name: str) -> EntryPoint:
     return found[0]
 
 
+@cache
 def _version(distribution: str) -> str:
     try:
         return version(distribution)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from plugins.drafting import AI_DRAFT
-from plugins.fhir_text import DEVICE, Line, coded, narrative, references
+from plugins.fhir_text import DEVICE, Line, coded, narrative, plain, references, tagless
+from plugins.patient_language import translator_needed
 from plugins.scenario import Case, Locale, Text
 
 #: What every message to a patient ends with.
@@ -58,6 +59,13 @@ def communication(
         "payload": [{"contentString": text}],
         "note": [{"text": AI_DRAFT.in_(case.locale)}],
     }
+
+
+def to_patient(case: Case, patient: str, *, language: Locale, **given: Any) -> dict[str, Any]:
+    """A `communication` for the patient; staff are told where it came out in a language that is not the patient's."""
+    resource = communication(case, patient, language=language, **given)
+    hints = [{"text": tagless(plain(line))} for line in translator_needed(case, language)]
+    return {**resource, "recipient": [{"reference": patient}], "note": [*resource["note"], *hints]}
 
 
 def listing(lines: Iterable[Line]) -> list[str]:

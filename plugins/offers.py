@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 
 import pluggy
@@ -25,6 +26,7 @@ PROJECT = "careloom"
 _ID = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _RULE = "lower-case words with hyphens, at most 48 characters"
 _T = TypeVar("_T")
+_PARSER = pluggy.PluginManager(PROJECT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,21 @@ def offers(name: str, plugin: object, settings: Settings | None) -> Offers:
     )
 
 
+class _Manager(pluggy.PluginManager):
+    """One that looks at a specification once a process: by itself it would do so for every plugin, in every task."""
+
+    def parse_hookspec_opts(self, module_or_class: Any, name: str) -> pluggy.HookspecOpts | None:
+        """See pluggy; meant to be overridden."""
+        return _specified(module_or_class, name)
+
+
+@cache
+def _specified(specification: Any, name: str) -> pluggy.HookspecOpts | None:
+    return _PARSER.parse_hookspec_opts(specification, name)
+
+
 def _registered(name: str, plugin: object) -> pluggy.PluginManager:
-    manager = pluggy.PluginManager(PROJECT)
+    manager = _Manager(PROJECT)
     for specification in SPECIFICATIONS:
         manager.add_hookspecs(specification)
     try:

@@ -301,7 +301,8 @@ class Scenario(ABC, Generic[Answer]):
         output_model: pydantic model of the answer; every string bounded, every code from a closed set.
         max_tokens: cap of the answer.
         temperature: sampling temperature.
-        deadline: from event to written draft; the scenario's objective.
+        deadline: from event to written draft.
+        objective: the share of its events that are drafted within `deadline`; alerts ask how fast the rest is used up.
         prompt_version: stands in Provenance.
         steps: what is asked after the first answer, each at most once and in this order; see `next_prompt`.
         panel: whether several models are asked side by side; see `drafts_of_panel`.
@@ -320,6 +321,7 @@ class Scenario(ABC, Generic[Answer]):
     max_tokens: ClassVar[int] = 400
     temperature: ClassVar[float] = 0.0
     deadline: ClassVar[timedelta]
+    objective: ClassVar[float] = 0.95
     prompt_version: ClassVar[str]
     steps: ClassVar[tuple[Step, ...]] = ()
     panel: ClassVar[bool] = False

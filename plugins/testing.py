@@ -88,15 +88,16 @@ class ScenarioConformance:
 
     def test_it_reads_no_clock_no_chance_no_file_and_no_network(self) -> None:
         """Purity, seen from inside: every call that it makes is watched, but for what it reads once and keeps."""
-        for case in self._everything():
+        for case in self._as_they_are():
             self._run(case)
             calls = impure_calls(lambda case=case: self._run(case))  # type: ignore[misc]
             _require(not calls, f"asks for {'; '.join(calls)}")
 
     def test_it_keeps_nothing_from_one_case_for_the_next(self) -> None:
         """The cases in turn, then backwards: no outcome depends on what was worked on before."""
-        cases = list(self._everything())
+        cases = list(self._as_they_are())
         forwards = [self._run(case) for case in cases]
+        self.at = "all cases in turn"
         for n in reversed(range(len(cases))):
             _require(self._run(cases[n]) == forwards[n], "an outcome depends on the cases before it")
 
@@ -158,10 +159,19 @@ class ScenarioConformance:
         tags = chat(self.scenario.prompt(case), case).tags
         return run(self.scenario, case, stand_in_answer(self.scenario.output_model, tags, seed))
 
+    def _as_they_are(self) -> Iterator[Case]:
+        """Each case in its own language."""
+        for number, case in enumerate(self.cases):
+            self.at = self._name(number)
+            yield case
+
+    def _name(self, number: int) -> str:
+        return self.golden[number].name if number < len(self.golden) else f"case {number + 1}"
+
     def _everything(self) -> Iterator[Case]:
         """Each case and each of its distortions, the languages in turn."""
         for number, case in enumerate(self.cases):
-            name = self.golden[number].name if number < len(self.golden) else f"case {number + 1}"
+            name = self._name(number)
             for locale in _LOCALES:
                 self.at = f"{name} in {locale}"
                 yield replace(case, locale=locale)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from keyword import iskeyword
 
 import typer
 
 from fhir_adapters.errors import AdapterError
 from pipelines.errors import CareloomError, ConfigError
 
-#: Commands in the order of `--help`; each is the function of that name in the module of that name.
-COMMANDS = ("demo", "up", "status", "send", "replay", "doctor")
+#: Commands in the order of `--help`; each is the function of that name in the module of that name (`try_` for "try").
+COMMANDS = ("demo", "up", "status", "send", "replay", "doctor", "plugins", "new", "check", "try")
 #: Groups of commands; each is the `app` in the module of that name.
 GROUPS = ("switch", "dead-letters", "knowledge")
 
@@ -26,6 +27,10 @@ To keep it running:    careloom up     (Ctrl-C stops all of it)
 In another terminal:   careloom status,  careloom send FILE
 
 When something lacks:  careloom doctor
+
+To add a scenario:     careloom new pre_visit my-scenario,  careloom check,  careloom try
+
+What is installed:     careloom plugins
 
 What failed for good:  careloom dead-letters list
 
@@ -47,7 +52,8 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for name in COMMANDS:
-        app.command(name)(getattr(import_module(f"pipelines.cli.{name}"), name))
+        python_name = f"{name}_" if iskeyword(name) else name
+        app.command(name)(getattr(import_module(f"pipelines.cli.{python_name}"), python_name))
     for name in GROUPS:
         app.add_typer(import_module(f"pipelines.cli.{name.replace('-', '_')}").app, name=name)
     return app

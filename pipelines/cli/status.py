@@ -58,6 +58,8 @@ def _show(found: Status) -> None:
     else:
         counts = ", ".join(f"{count} {state}" for state, count in found.work.items() if count) or "none yet"
         typer.echo(f"pieces of work: {counts}; unaccounted for: {found.unaccounted}")
+    for dependency, why in found.down.items():
+        typer.echo(f"{dependency} is down {why}; what needs it waits")
     typer.echo("\nto open:")
     for label, address in found.addresses.items():
         typer.echo(f"  {label:<44} {address}")

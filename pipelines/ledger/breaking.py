@@ -56,6 +56,13 @@ class Breaker:
     succeeded_at: datetime | None = None
 
     @property
+    def line(self) -> str:
+        """What is known of one that is down, for an operator."""
+        since = f"since {self.opened_at:%H:%M:%S}" if self.opened_at else ""
+        again = f"tried again at {self.retry_at:%H:%M:%S}" if self.retry_at else ""
+        return f"{since} ({self.error_class}, {self.failures} failures in a row; {again})"
+
+    @property
     def clean(self) -> bool:
         """Whether a success would change nothing that matters."""
         return self.state is BreakerState.CLOSED and not self.failures
@@ -66,12 +73,12 @@ class Breaking(Verbs):
 
     def breakers(self) -> list[Breaker]:
         """All that are known."""
-        with self._engine.begin() as connection:
+        with self._at_once.connect() as connection:
             return [_breaker(row) for row in connection.execute(_ALL)]
 
     def served(self, dependencies: Collection[str]) -> None:
         """These have just done what they were asked for: their breakers close."""
-        with self._engine.begin() as connection:
+        with self._at_once.connect() as connection:
             connection.execute(_SERVED, {"dependencies": sorted(dependencies)})
 
     def not_served(
@@ -91,7 +98,7 @@ class Breaking(Verbs):
     def take_probe(self, dependency: str, run_id: str) -> bool:
         """Whether this run may try a dependency that was down; at most one may at a time."""
         values = {"dependency": dependency, "run_id": run_id, "seconds": PROBE_SECONDS}
-        with self._engine.begin() as connection:
+        with self._at_once.connect() as connection:
             return connection.execute(_TAKE_PROBE, values).rowcount == 1
 
     def _not_served(

@@ -15,6 +15,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row
@@ -31,7 +32,7 @@ Sample = tuple[str, str]
 """Name and labels (canonical JSON): the key of `samples`."""
 
 
-def fold(connection: Connection, size: int = BATCH) -> int:
+def fold(connection: Connection, size: int = BATCH, deadlines: Mapping[str, float] = MappingProxyType({})) -> int:
     """Fold up to `size` finished rows; returns how many.
 
     Rows that another folder is about to fold are passed over. Samples are written in one order by all, so that two
@@ -40,38 +41,92 @@ def fold(connection: Connection, size: int = BATCH) -> int:
     Args:
         connection: in a transaction; the caller commits it.
         size: rows at most.
+        deadlines: scenario -> seconds from event to draft; of a scenario without one no deadline is counted.
     """
     rows = connection.execute(queries.FOLD, {"size": size}).all()
     added: dict[Sample, float] = defaultdict(float)
     for row in rows:
         for metric, labels, value in _observations(row):
             _add(added, metric, labels, value)
+        if outcome := _timeliness(row, deadlines.get(row.scenario)):
+            _add(added, metrics.DEADLINES, _deadline_labels(row, outcome), 1)
         for name, series in (row.counted or {}).items():  # plugins' own: already under the keys of `samples`
             for labels, value in series.items():
                 added[name, labels] += value
-    if added:
-        keys = sorted(added)
-        connection.execute(
-            queries.ADD_SAMPLES,
-            {
-                "names": [name for name, _ in keys],
-                "labels": [labels for _, labels in keys],
-                "values": [added[key] for key in keys],
-            },
-        )
+    _write(connection, added)
     return len(rows)
 
 
-def fold_all(engine: Engine, size: int = BATCH, *, batches: int = 100) -> int:
+def fold_all(
+    engine: Engine,
+    size: int = BATCH,
+    *,
+    batches: int = 100,
+    deadlines: Mapping[str, float] = MappingProxyType({}),
+) -> int:
     """Fold what is finished, `size` rows a transaction and at most `batches` of them; returns how many rows."""
     total = 0
     for _ in range(batches):
         with engine.begin() as connection:
-            folded = fold(connection, size)
+            folded = fold(connection, size, deadlines)
         total += folded
         if folded < size:
             break
     return total
+
+
+def count_overdue(engine: Engine, deadlines: Mapping[str, float], size: int = BATCH) -> int:
+    """Count each unfinished piece of work whose deadline has passed, once; returns how many were.
+
+    So an outage in which nothing is finished is seen in the objectives while it lasts. Such a row is marked as counted
+    in the same transaction, and its deadline is not counted again when it is folded.
+
+    Args:
+        engine: of the ledger.
+        deadlines: scenario -> seconds from event to draft.
+        size: rows in one transaction.
+    """
+    promised = {"scenarios": list(deadlines), "seconds": list(deadlines.values()), "size": size}
+    total = 0
+    while True:
+        added: dict[Sample, float] = defaultdict(float)
+        with engine.begin() as connection:
+            rows = connection.execute(queries.OVERDUE, promised).all()
+            for row in rows:
+                _add(added, metrics.DEADLINES, _deadline_labels(row, metrics.DeadlineOutcome.MISSED), 1)
+            _write(connection, added)
+        total += len(rows)
+        if len(rows) < size:
+            return total
+
+
+def _timeliness(row: Row[Any], deadline: float | None) -> metrics.DeadlineOutcome | None:
+    """Whether a finished row kept its deadline; None where that is counted already or was never promised.
+
+    A row that a newer version of its resource overtook in time owes nothing: the newer version's row does.
+    """
+    if deadline is None or row.late or row.replay:
+        return None
+    in_time = _seconds(row.received_at, row.written_at or row.finished_at) <= deadline
+    if row.state == State.WRITTEN:
+        return metrics.DeadlineOutcome.MET if in_time else metrics.DeadlineOutcome.MISSED
+    return None if row.state == State.STALE and in_time else metrics.DeadlineOutcome.MISSED
+
+
+def _deadline_labels(row: Row[Any], outcome: metrics.DeadlineOutcome) -> Mapping[str, str]:
+    return {"scenario": row.scenario, "stage": row.stage, "outcome": outcome.value}
+
+
+def _write(connection: Connection, added: Mapping[Sample, float]) -> None:
+    if not added:
+        return
+    keys = sorted(added)
+    columns = {
+        "names": [name for name, _ in keys],
+        "labels": [labels for _, labels in keys],
+        "values": [added[key] for key in keys],
+    }
+    connection.execute(queries.ADD_SAMPLES, columns)
 
 
 def canonical(labels: Mapping[str, str]) -> str:

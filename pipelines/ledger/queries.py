@@ -287,7 +287,22 @@ FOLD = text(
     RETURNING w.scenario, w.stage, w.state, w.model, w.received_at, w.durable_at, w.matched_at, w.dispatched_at,
         w.started_at, w.rules_written_at, w.context_at, w.answered_at, w.guarded_at, w.written_at, w.prompt_tokens,
         w.completion_tokens, w.model_seconds, w.findings, w.cut_statements, w.created, w.recognised, w.asked,
-        w.verdicts, w.counted
+        w.verdicts, w.counted, w.finished_at, w.replay, w.late
+    """
+)
+
+# What a person had run again has no deadline: its event was received long before.
+OVERDUE = text(
+    """
+    WITH promised AS (
+        SELECT * FROM unnest(CAST(:scenarios AS text[]), CAST(:seconds AS float8[])) AS p (scenario, seconds)
+    ), taken AS MATERIALIZED (
+        SELECT w.id FROM work w JOIN promised p ON p.scenario = w.scenario
+        WHERE w.state IN ('waiting', 'dispatched', 'running', 'inferred', 'parked')
+            AND NOT w.late AND w.replay = 0 AND w.received_at < now() - p.seconds * interval '1 second'
+        ORDER BY w.id LIMIT :size FOR UPDATE OF w SKIP LOCKED
+    )
+    UPDATE work w SET late = true FROM taken WHERE w.id = taken.id RETURNING w.scenario, w.stage
     """
 )
 

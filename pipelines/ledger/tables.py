@@ -129,6 +129,7 @@ work = Table(
     Column("waits_for", Text),  # a dependency in `breakers`
     Column("rules_at", _TIME),  # its rules have run, and red flags are written
     Column("rules_only", Boolean, nullable=False, server_default=text("false")),  # in its run, for it is not its turn
+    Column("late", Boolean, nullable=False, server_default=text("false")),  # its deadline passed, and that is counted
     UniqueConstraint("event_id", "scenario", "scenario_version", "replay", name="work_identity"),
     Index("work_run", "run_id"),
     Index(

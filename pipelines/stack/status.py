@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.config import Config, load
@@ -40,6 +40,7 @@ class Status:
         lag: records of the topic that the dispatcher has not committed, or None when the broker does not tell.
         work: pieces of work by state, or None when the ledger does not tell.
         unaccounted: records and pieces of work that are nowhere; anything but 0 is a fault.
+        down: dependency -> since when it is down, over what, and when it is tried again.
     """
 
     state: str
@@ -51,6 +52,7 @@ class Status:
     unaccounted: int | None
     addresses: Mapping[str, str]
     config: str
+    down: Mapping[str, str] = field(default_factory=dict)
 
 
 def status(state_dir: Path) -> Status:
@@ -71,7 +73,7 @@ def status(state_dir: Path) -> Status:
         tansu = running.chosen.get("broker", "").startswith("tansu")  # it answers "latest" wrongly
         lag = pool.submit(lambda: None if tansu else _lag(config))
         account = pool.submit(_account, config)
-    work, unaccounted = account.result()
+    work, unaccounted, down = account.result()
     healthy = all(one.problem is None for one in programs.values())
     return Status(
         state="starting" if not running.ready else "up" if healthy else "degraded",
@@ -83,6 +85,7 @@ def status(state_dir: Path) -> Status:
         unaccounted=unaccounted,
         addresses=running.addresses,
         config=running.config,
+        down=down,
     )
 
 
@@ -120,16 +123,18 @@ def _lag(config: Config) -> int | None:
         admin.close()
 
 
-def _account(config: Config) -> tuple[Mapping[str, int] | None, int | None]:
+def _account(config: Config) -> tuple[Mapping[str, int] | None, int | None, Mapping[str, str]]:
     from sqlalchemy.exc import SQLAlchemyError
 
     from pipelines.ledger import Ledger, engine
 
     database = engine(config.ledger.url.get_secret_value())
     try:
-        account = Ledger(database).account()
+        ledger = Ledger(database)
+        account = ledger.account()
+        down = {breaker.dependency: breaker.line for breaker in ledger.breakers() if breaker.opened_at is not None}
     except SQLAlchemyError:
-        return None, None
+        return None, None, {}
     finally:
         database.dispose()
-    return {state.value: count for state, count in account.work.items()}, account.unaccounted
+    return {state.value: count for state, count in account.work.items()}, account.unaccounted, down

@@ -1,9 +1,9 @@
 """post_visit.discharge_summary (出院小结): the summary of an inpatient stay, and the same in the patient's words.
 
-Every part but the course is taken from the record by code; the model words the course, and a few plain sentences for the
-patient. Parts and their order: 病历书写基本规范 (卫医政发〔2010〕11号), 第二十二条; codes: LOINC document section codes.
-A stay that ended in death has a document of its own kind (死亡记录) and does not start this one. FHIR R4 has no event for
-a discharge that is merely planned.
+Every part but the course is taken from the record by code; the model words the course, and plain sentences for the
+patient. Parts and their order: 病历书写基本规范 (卫医政发〔2010〕11号) 第二十二条; codes: LOINC document sections.
+A stay that ended in death has a document of its own kind (死亡记录) and does not start this one. Nor does a discharge
+that is merely planned: FHIR R4 has no status for it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from plugins.contradictions import contradictions
 from plugins.drafting import (
-    MEDICATIONS,
     all_sources,
     allergy_lines,
     background,
@@ -37,15 +36,13 @@ from plugins.fhir_text import (
     display,
     draft,
     moment,
-    plain,
     source_of,
     subject,
-    tagless,
 )
 from plugins.hookspecs import hookimpl
-from plugins.messages import URGENT, communication, listing
+from plugins.messages import URGENT, listing, to_patient
 from plugins.notes import LOINC, Section, composition, encounter_of
-from plugins.patient_language import language_facts, spoken, translator_needed, written_in
+from plugins.patient_language import language_facts, spoken, written_in
 from plugins.record_lines import facts, lines, real
 from plugins.record_parts import diagnoses, operations, reasons, tests, vital_signs
 from plugins.record_queries import ALLERGIES as ALLERGY_QUERY
@@ -87,14 +84,15 @@ _TAKEN = Text("病历中您目前的用药(以医嘱为准):", "Your medicines a
 _NEXT = Text("已预约的复诊:", "Booked for you:")
 _INSTRUCTION = Text(
     zh=(
-        "你协助病房医生写出院小结。根据病历数据给出 course:最多 4 句,按时间顺序写诊疗经过(主要问题、处置、有意义的结果);"
+        "你协助病房医生写出院小结。根据病历数据给出 course:最多 4 句,按时间顺序写诊疗经过"
+        "(主要问题、处置、有意义的结果);"
         "plain:最多 4 句,用“患者语言”和通俗的话把这次住院讲给患者听。只复述病历中的事实,不推断诊断,不给用药或剂量建议。"
     ),
     en=(
-        "You help a ward doctor write a discharge summary. From the record give course: at most 4 sentences in order of "
-        "time on what was found and done, with telling results; and plain: at most 4 sentences that tell the patient "
-        "about the stay in plain words of the patient's language. Repeat only facts of the record, infer no diagnosis, "
-        "advise no medicine and no dose."
+        "You help a ward doctor write a discharge summary. From the record give course: at most 4 sentences in order "
+        "of time on what was found and done, with telling results; and plain: at most 4 sentences that tell the "
+        "patient about the stay in plain words of the patient's language. Repeat only facts of the record, infer no "
+        "diagnosis, advise no medicine and no dose."
     ),
 )
 
@@ -152,7 +150,7 @@ class DischargeSummary(Scenario[DischargeAnswer]):
 
     def prompt(self, case: Case) -> Prompt:
         """The stay, what was found and done in it, and what the patient goes home with."""
-        stay = Fact(source_of(case.trigger), "; ".join(line.text for line in _stay(case)))
+        stay = Fact(source_of(case.trigger), "; ".join(line.text for line in _stay(case, case.locale)))
         record = [
             *facts(_DIAGNOSIS, diagnoses(case, 5), case.locale),
             *facts(_DONE, operations(case, 5), case.locale),
@@ -193,7 +191,7 @@ def _sections(case: Case, answer: DischargeAnswer, findings: Sequence[Finding]) 
     doubts = found(findings, locale)
     note = truncated_note(case, ["diagnoses", "procedures", "medications", "reports", "labs"], locale)
     parts = [
-        Section(Text("一般情况", "General"), None, [Line(who.text, cited([who.source])), *_stay(case)]),
+        Section(Text("一般情况", "General"), None, [Line(who.text, cited([who.source])), *_stay(case, locale)]),
         Section(Text("入院情况", "Condition on admission"), None, _admitted_for(case)),
         Section(Text("入院诊断", "Admission diagnosis"), "46241-6", _of_use(case, "AD")),
         Section(Text("诊疗经过", "Hospital course"), "8648-8", [*stated(answer.course), *note]),
@@ -208,12 +206,12 @@ def _sections(case: Case, answer: DischargeAnswer, findings: Sequence[Finding]) 
     return [*parts, Section(Text("需核对", "To be verified"), None, doubts)] if doubts else parts
 
 
-def _stay(case: Case) -> list[Line]:
+def _stay(case: Case, locale: Locale) -> list[Line]:
     """From when to when, and why."""
     period = case.trigger.get("period") or {}
-    dates = [day(period.get(name)) or NOT_RECORDED.in_(case.locale) for name in ("start", "end")]
+    dates = [day(period.get(name)) or NOT_RECORDED.in_(locale) for name in ("start", "end")]
     text = Text(f"入院日期 {dates[0]},出院日期 {dates[1]}", f"Admitted {dates[0]}, discharged {dates[1]}")
-    return [Line(text.in_(case.locale), trigger_source(case)), *_admitted_for(case)]
+    return [Line(text.in_(locale), trigger_source(case)), *_admitted_for(case)]
 
 
 def _admitted_for(case: Case) -> list[Line]:
@@ -242,26 +240,27 @@ def _appointment(resource: Resource, locale: Locale) -> str:
 def _message(case: Case, patient: str, told: Sequence[Line]) -> Draft:
     """For the patient: the stay in plain words, medicines as they are prescribed, what is booked, when to seek help."""
     language = written_in(" ".join(line.text for line in told), spoken(case))
-    parts = [(_HELLO, [*_stay(case)[:1], *told]), (_TAKEN, medication_lines(case, 15)), (_NEXT, _coming(case))]
+    parts = [
+        (_HELLO, [*_stay(case, language)[:1], *told]),
+        (_TAKEN, medication_lines(case, 15)),
+        (_NEXT, _coming(case)),
+    ]
     shown = [(title.in_(language), content) for title, content in parts if content]
     sections = [*shown, ("", [Line(URGENT.in_(language))])]
     sources = cited([*trigger_source(case), *(s for _, content in shown for s in all_sources(content))])
     text = [line for title, content in shown for line in (title, *listing(content))]
-    resource = communication(
-        case,
-        patient,
-        title=_FOR_PATIENT,
-        kind=("instruction", "Instruction"),
-        sections=sections,
-        text="\n".join([*text, URGENT.in_(language)]),
-        sources=sources,
-        language=language,
-    )
-    hints = [{"text": tagless(plain(line))} for line in translator_needed(case, language)]
-    resource |= {
+    resource = {
+        **to_patient(
+            case,
+            patient,
+            title=_FOR_PATIENT,
+            kind=("instruction", "Instruction"),
+            sections=sections,
+            text="\n".join([*text, URGENT.in_(language)]),
+            sources=sources,
+            language=language,
+        ),
         "basedOn": [{"reference": draft("summary")}],
         **encounter_of(case),
-        "recipient": [{"reference": patient}],
-        "note": [*resource["note"], *hints],
     }
     return Draft("for-patient", resource, sources)

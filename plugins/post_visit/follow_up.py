@@ -48,7 +48,7 @@ from plugins.fhir_text import (
 )
 from plugins.follow_up_rules import Step
 from plugins.hookspecs import hookimpl
-from plugins.messages import URGENT, communication, listing
+from plugins.messages import URGENT, listing, to_patient
 from plugins.notes import encounter_of
 from plugins.record_lines import facts, real
 from plugins.record_parts import diagnoses, operations
@@ -251,7 +251,7 @@ def _message(case: Case, patient: str, steps: Sequence[Step], questions: Sequenc
     sources = cited([*trigger_source(case), *all_sources(schedule, questions)])
     sections = [(_HELLO.in_(locale), schedule), *([(_ASK.in_(locale), questions)] if questions else [])]
     resource = {
-        **communication(
+        **to_patient(
             case,
             patient,
             title=Text("随访", "Follow-up"),
@@ -259,10 +259,10 @@ def _message(case: Case, patient: str, steps: Sequence[Step], questions: Sequenc
             sections=sections,
             text=text,
             sources=sources,
+            language=locale,
         ),
         "basedOn": [{"reference": draft("plan")}],
         **encounter_of(case),
-        "recipient": [{"reference": patient}],
     }
     return Draft("message", resource, sources)
 

@@ -21,15 +21,13 @@ from plugins.fhir_text import (
     deceased,
     display,
     listed,
-    plain,
     source_of,
     subject,
-    tagless,
 )
 from plugins.hookspecs import hookimpl
-from plugins.messages import URGENT, communication, listing
+from plugins.messages import URGENT, listing, to_patient
 from plugins.passages import by_source, passage_facts, quote
-from plugins.patient_language import language_facts, spoken, translator_needed, written_in
+from plugins.patient_language import language_facts, spoken, written_in
 from plugins.record_lines import condition, facts
 from plugins.record_parts import reasons
 from plugins.record_queries import PROBLEMS as PROBLEM_QUERY
@@ -176,7 +174,7 @@ def _message(case: Case, patient: str, answer: EducationAnswer) -> Draft:
     closing, origins = URGENT.in_(language), _ORIGINS.in_(language)
     text = [hello, *listing(quoted.lines), origins, *listing(quoted.origins), closing]
     sources = tuple(dict.fromkeys((*trigger_source(case), *quoted.sources)))
-    resource = communication(
+    resource = to_patient(
         case,
         patient,
         title=_TITLE,
@@ -186,10 +184,7 @@ def _message(case: Case, patient: str, answer: EducationAnswer) -> Draft:
         sources=sources,
         language=language,
     )
-    hints = [{"text": tagless(plain(line))} for line in translator_needed(case, language)]
-    return Draft(
-        "message", {**resource, "recipient": [{"reference": patient}], "note": [*resource["note"], *hints]}, sources
-    )
+    return Draft("message", resource, sources)
 
 
 def _points(case: Case, answer: EducationAnswer) -> Sequence[Statement]:

@@ -19,7 +19,7 @@ from plugins.dialogue import thread
 from plugins.drafting import PROBLEMS, found, person, problem_lines, trigger_source
 from plugins.fhir_text import Line, age_in_months, clean, deceased, listed, references, source_of, subject
 from plugins.hookspecs import hookimpl
-from plugins.messages import URGENT, communication, listing
+from plugins.messages import URGENT, listing, to_patient
 from plugins.passages import Quoted, passage_facts, quote
 from plugins.patient_language import written_in
 from plugins.record_lines import facts, real
@@ -223,7 +223,7 @@ def _reply(case: Case, patient: str, opening: Text, closing: Sequence[Text], quo
     sources = tuple(dict.fromkeys((*trigger_source(case), *quoted.sources)))
     answered = references(trigger_source(case))
     resource = {
-        **communication(
+        **to_patient(
             case,
             patient,
             title=_TITLE,
@@ -234,7 +234,6 @@ def _reply(case: Case, patient: str, opening: Text, closing: Sequence[Text], quo
             language=language,
         ),
         **({"inResponseTo": answered} if answered else {}),
-        "recipient": [{"reference": patient}],
     }
     return Draft("answer", resource, sources)
 

@@ -99,9 +99,7 @@ class VisitBrief(Scenario[BriefAnswer]):
         PAST_QUERY,
         MEDICATION_QUERY,
         ALLERGY_QUERY,
-        RecordQuery(
-            "procedures", "Procedure", {"patient": "{patient}", "status": "completed"}, cap=10, sort="-date"
-        ),
+        RecordQuery("procedures", "Procedure", {"patient": "{patient}", "status": "completed"}, cap=10, sort="-date"),
         recent("encounters", "Encounter", days=730, cap=6),
         recent("vitals", "Observation", days=180, cap=16, category="vital-signs"),
         recent("labs", "Observation", days=365, cap=30, category="laboratory"),

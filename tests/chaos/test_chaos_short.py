@@ -44,7 +44,7 @@ def test_after_every_fault_this_is_zero(outcomes: list[dict[str, Any]], figure: 
 
 def test_every_fault_that_can_be_done_here_was_done_and_drained_by_itself(outcomes: list[dict[str, Any]]):
     done = [one for one in outcomes if one["skipped"] is None]
-    assert len(done) > 20
+    assert len(done) > 15
     assert [one["name"] for one in done if not one["injections"] or one["drained"] is None] == []
 
 

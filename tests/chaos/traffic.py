@@ -21,14 +21,13 @@ from pipelines.envelope import pack
 
 def thrice(house: House, options: Options) -> Iterator[Outcome]:
     """Each event is sent three times at once, and all of them once more at the end."""
+    before = house.ledger.account().duplicates
     with trial(house, options, "each event sent three times, and once more", copies=3) as told:
-        before = house.ledger.account().duplicates
         time.sleep(options.fault)
         told.flow.stop()
         house.sender.send(told.flow.cases)
         told.ended(3 * len(told.flow.cases))
     again = sum(len(house.sender.told[case.event_id].acknowledged) - 1 for case in told.cases)
-    house.say(f"{house.ledger.account()}")
     told.outcome.expect("copies recognised", house.ledger.account().duplicates - before, again)
     yield told.outcome
 
@@ -54,8 +53,8 @@ def reordered(house: House, options: Options) -> Iterator[Outcome]:
 
 def poison(house: House, options: Options) -> Iterator[Outcome]:
     """One record in a hundred on the topic itself is none of ours."""
+    before = house.ledger.account().poison
     with trial(house, options, "1 % poison on the topic", streaming=False) as told:
-        before = house.ledger.account().poison
         chance = random.Random(options.seed)
         written = 0
         flow = Flow(house, at_once=options.at_once, cases=house.cases.make(3 * options.events, seed=options.seed))

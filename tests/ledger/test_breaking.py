@@ -278,3 +278,14 @@ def test_what_failed_over_a_dependency_that_is_down_is_not_the_one_that_tries_it
     ledger.wait(other, Waits("down", dependency=MODEL, rules_ran=True))
     its_time_comes()
     assert [item.id for item in claimed(ledger)] == [other.id]
+
+
+def test_an_operator_is_told_since_when_and_over_what_it_is_down(ledger: Ledger):
+    breaks(ledger, MODEL)
+    assert "(model_unavailable, 5 failures in a row; tried again at " in known(ledger, MODEL).line
+
+
+def test_a_transaction_whose_process_does_not_move_is_ended(ledger_engine: Engine):
+    """Or a paused dispatcher would keep its locks, and the others from their work."""
+    with ledger_engine.begin() as connection:
+        assert connection.execute(text("SHOW idle_in_transaction_session_timeout")).scalar() == "15s"

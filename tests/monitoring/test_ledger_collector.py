@@ -258,3 +258,19 @@ def test_what_models_and_guards_did_is_shown_as_the_rows_say(
     assert value(shown, "careloom_model_cost_total", model="m", currency="CNY", **triage) == 0.75
     found = {"guard": "numbers", "code": "number-unsupported", "action": "cut"}
     assert value(shown, "careloom_guard_verdicts_total", **found, **triage) == 6
+
+
+def test_an_installed_scenario_shows_its_promise_and_starts_at_zero_deadlines(
+    ledger_engine: Engine, collector: LedgerCollector, fill_ledger: Fill
+) -> None:
+    triage = {"scenario": "pre_visit.triage", "stage": "pre_visit"}
+    before = scrape(collector)
+    assert value(before, "careloom_scenario_deadline_seconds", **triage) == 60
+    assert value(before, "careloom_scenario_objective_ratio", **triage) == 0.95
+    for outcome in metrics.DeadlineOutcome:
+        assert value(before, "careloom_deadlines_total", **triage, outcome=outcome) == 0
+    fill_ledger(20)
+    fold_all(ledger_engine, deadlines={"pre_visit.triage": 60.0})
+    after = scrape(collector)
+    assert value(after, "careloom_deadlines_total", **triage, outcome="met") == 20
+    assert value(after, "careloom_deadlines_total", **triage, outcome="missed") == 0

@@ -19,7 +19,7 @@ from plugins.scenario import Stage
 ROOT = Path(__file__).parents[2]
 
 #: What a name may end in: base units, or the plural noun that is counted; `_up` and the other conditions are 0 or 1.
-UNITS = ("_seconds", "_items", "_records", "_runs", "_info")
+UNITS = ("_seconds", "_items", "_records", "_runs", "_info", "_ratio")
 CONDITIONS = {
     "careloom_ledger_up",
     "careloom_switched_off",

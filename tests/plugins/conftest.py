@@ -19,7 +19,7 @@ from plugins.fhir_text import codes, listed, moment
 from plugins.scenario import RecordQuery
 
 SHARED = Path(__file__).parents[3] / "shared"
-DATES = ("effectiveDateTime", "performedDateTime", "authoredOn", "recordedDate", "issued", "onsetDateTime")
+DATES = ("effectiveDateTime", "performedDateTime", "authoredOn", "recordedDate", "issued", "onsetDateTime", "whenHandedOver", "sent")
 
 
 class Record:

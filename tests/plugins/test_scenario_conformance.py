@@ -10,8 +10,13 @@ from plugins.in_visit.exam_recommendation import ExamRecommendation
 from plugins.in_visit.icu_watch import IcuWatch
 from plugins.in_visit.order_safety import OrderSafety
 from plugins.in_visit.record_qc import RecordQc
+from plugins.post_visit.adherence_risk import AdherenceRisk
+from plugins.post_visit.discharge_summary import DischargeSummary
 from plugins.post_visit.follow_up import FollowUp
+from plugins.pre_visit.health_education import HealthEducation
+from plugins.pre_visit.patient_qa import PatientQa
 from plugins.pre_visit.triage import Triage
+from plugins.pre_visit.visit_brief import VisitBrief
 from plugins.testing import ScenarioConformance
 
 FOLDER = Path(__file__).parent / "golden"
@@ -50,3 +55,28 @@ class TestOrderSafety(ScenarioConformance):
 class TestIcuWatch(ScenarioConformance):
     scenario = IcuWatch()
     cases = tuple(golden.case for golden in read(FOLDER / "icu_watch"))
+
+
+class TestPatientQa(ScenarioConformance):
+    scenario = PatientQa()
+    cases = tuple(golden.case for golden in read(FOLDER / "patient_qa"))
+
+
+class TestHealthEducation(ScenarioConformance):
+    scenario = HealthEducation()
+    cases = tuple(golden.case for golden in read(FOLDER / "health_education"))
+
+
+class TestVisitBrief(ScenarioConformance):
+    scenario = VisitBrief()
+    cases = tuple(golden.case for golden in read(FOLDER / "visit_brief"))
+
+
+class TestDischargeSummary(ScenarioConformance):
+    scenario = DischargeSummary()
+    cases = tuple(golden.case for golden in read(FOLDER / "discharge_summary"))
+
+
+class TestAdherenceRisk(ScenarioConformance):
+    scenario = AdherenceRisk()
+    cases = tuple(golden.case for golden in read(FOLDER / "adherence_risk"))

@@ -17,16 +17,28 @@ from plugins.in_visit.order_safety import OrderSafety
 from plugins.in_visit.record_qc import RecordQc
 from plugins.manager import load
 from plugins.matching import Matcher
+from plugins.post_visit.adherence_risk import AdherenceRisk
+from plugins.post_visit.discharge_summary import DischargeSummary
 from plugins.post_visit.follow_up import FollowUp
+from plugins.pre_visit.health_education import HealthEducation
+from plugins.pre_visit.patient_qa import PatientQa
 from plugins.pre_visit.triage import Triage
+from plugins.pre_visit.visit_brief import VisitBrief
 from plugins.prompting import chat
-from plugins.scenario import Case, Locale, Scenario, reference
+from plugins.scenario import Case, Locale, Passage, Scenario, reference
 from plugins.testing import draft_problems
 from plugins.vital_signs import CODES, taken
 
 WHEN = ("effectiveDateTime", "authoredOn", "date")
 #: Where nothing is wrong, or nothing is called for, these write nothing.
-MAY_BE_SILENT = {"in_visit.exam_recommendation", "in_visit.icu_watch", "in_visit.order_safety", "in_visit.record_qc"}
+MAY_BE_SILENT = {
+    "in_visit.exam_recommendation",
+    "in_visit.icu_watch",
+    "in_visit.order_safety",
+    "in_visit.record_qc",
+    "post_visit.adherence_risk",
+}
+LEAFLET = Passage("house#1", "Come 30 minutes early. 请提前 30 分钟报到。", "Visit", "urn:house", "2026", "own", "en")
 MATCHER = Matcher(load().scenarios.values())
 
 
@@ -38,7 +50,8 @@ def case_of(scenario: Scenario[Any], record: Any, trigger: dict[str, Any], local
     assert now is not None
     now += timedelta(hours=1)
     found = {query.name: record.search(query, now, encounter) for query in scenario.record}
-    return Case(trigger, record.patient, found, locale, now)
+    passages = {query.name: (LEAFLET,) for query in scenario.knowledge}
+    return Case(trigger, record.patient, found, locale, now, passages=passages)
 
 
 def latest(record: Any) -> list[dict[str, Any]]:
@@ -61,6 +74,39 @@ def intake(record: Any) -> dict[str, Any]:
     }
 
 
+def appointment(record: Any) -> dict[str, Any]:
+    """A booked visit for the reason of the latest encounter."""
+    return {
+        "resourceType": "Appointment",
+        "id": "visit",
+        "status": "booked",
+        "reasonCode": latest(record)[0].get("reasonCode") or [{"text": "check-up"}],
+        "participant": [{"actor": {"reference": reference(record.patient)}, "status": "accepted"}],
+    }
+
+
+def question(record: Any) -> dict[str, Any]:
+    """A message in which the patient asks when to come."""
+    own = {"reference": reference(record.patient)}
+    said = [{"contentString": "When should I come to my appointment?"}]
+    return {"resourceType": "Communication", "id": "asked", "status": "completed", "subject": own, "sender": own} | {
+        "payload": said
+    }
+
+
+def dispense(order: dict[str, Any]) -> dict[str, Any]:
+    """Thirty days' supply, handed over on the day of the order."""
+    kept = {k: order[k] for k in ("subject", "medicationCodeableConcept", "medicationReference") if k in order}
+    supply = {"value": 30, "system": "http://unitsofmeasure.org", "code": "d"}
+    return kept | {
+        "resourceType": "MedicationDispense",
+        "id": "handed-over",
+        "status": "completed",
+        "whenHandedOver": order["authoredOn"],
+        "daysSupply": supply,
+    }
+
+
 def is_vital_sign(resource: dict[str, Any]) -> bool:
     vital = any("vital-signs" in codes(category) for category in resource.get("category", ()))
     return vital and bool(codes(resource["code"]) & CODES.keys())
@@ -75,14 +121,19 @@ def newest(record: Any, kind: str, wanted: Callable[[dict[str, Any]], bool] = bo
 def triggers(record: Any) -> Iterator[tuple[Scenario[Any], dict[str, Any]]]:
     encounter = latest(record)[0]
     yield Triage(), intake(record)
+    yield PatientQa(), question(record)
+    yield HealthEducation(), appointment(record)
+    yield VisitBrief(), appointment(record)
     yield AdmissionNote(), encounter | {"status": "in-progress", "class": {"code": "IMP"}}
     yield ExamRecommendation(), encounter | {"status": "in-progress", "class": {"code": "AMB"}}
     for vital in newest(record, "Observation", is_vital_sign):
         yield IcuWatch(), vital
     for order in newest(record, "MedicationRequest"):
         yield OrderSafety(), order | {"status": "active"}
+        yield AdherenceRisk(), dispense(order)
     for note in newest(record, "DocumentReference"):
         yield RecordQc(), note | {"status": "current"}
+    yield DischargeSummary(), encounter | {"status": "finished", "class": {"code": "IMP"}}
     yield FollowUp(), encounter | {"reasonCode": encounter.get("reasonCode") or [{"text": "visit"}]}
 
 
@@ -104,7 +155,7 @@ def test_every_scenario_writes_valid_drafts_for_every_patient(records: list[Any]
     assert len(records) >= 20
     for scenario, case, outcome in outcomes:
         held = [case.trigger, case.patient, *(r for found in case.resources.values() for r in found)]
-        known = {reference(r) for r in held if r} | {DEVICE} | {draft(d.name) for d in outcome.drafts}
+        known = {reference(r) for r in held if r} | {DEVICE, LEAFLET.source} | {draft(d.name) for d in outcome.drafts}
         assert outcome.drafts or deceased(case.patient) or scenario.id in MAY_BE_SILENT
         for each in outcome.drafts:
             assert list(draft_problems(each, known)) == []

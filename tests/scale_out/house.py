@@ -25,6 +25,7 @@ from pipelines.stack import ports, record
 from pipelines.stack.environment import Stack
 from pipelines.stack.part import PROJECT
 from pipelines.stack.settings import ModelServer
+from plugins import manager
 from tests.bench import fakes
 from tests.scale_out import parts
 
@@ -66,8 +67,11 @@ class House:
             "subscription": "none",
             "reconcile_every": 0,
         }
+        # one draft of a type for each event, so that a second one is seen as such
+        others = [scenario for scenario in manager.load((), ()).scenarios if scenario != SCENARIO]
         overrides = {
             "sources": [source],
+            "plugins": {"disabled_scenarios": others},
             "kafka": {"partitions": PARTITIONS},
             "dispatcher": {"batch_size": 10, "max_open_runs": 4},
         }

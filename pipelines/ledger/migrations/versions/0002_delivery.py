@@ -32,6 +32,7 @@ def _waiting() -> None:
     op.add_column("work", sa.Column("waits_for", sa.Text(), nullable=True))
     op.add_column("work", sa.Column("rules_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("work", sa.Column("rules_only", sa.Boolean(), server_default=false, nullable=False))
+    op.add_column("work", sa.Column("late", sa.Boolean(), server_default=false, nullable=False))
     op.create_table(
         "breakers",
         sa.Column("dependency", sa.Text(), nullable=False),
