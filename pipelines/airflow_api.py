@@ -159,7 +159,7 @@ class AirflowApi:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """The delay-seconds form of Retry-After (RFC 9110 10.2.3); proxies in front of Airflow do not send the date form."""
+    """The delay-seconds form of Retry-After (RFC 9110 10.2.3), as proxies in front of Airflow send it."""
     try:
         return max(float(retry_after or ""), 0.0)
     except ValueError:

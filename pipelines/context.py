@@ -95,7 +95,7 @@ def parse(event: EventRow, payload: bytes) -> dict[str, Any]:
     """
     if event.change != "written":
         raise StepFailed(ErrorClass.PAYLOAD_INVALID, "the event is a deletion; there is no resource to work on")
-    resource = _parsed(payload)
+    resource = parse_json(payload)
     if resource is None or resource.get("resourceType") != event.resource_type:
         raise StepFailed(ErrorClass.PAYLOAD_INVALID, f"the event's bytes are no {event.resource_type} in JSON")
     if event.resource_id is None or resource.get("id") != event.resource_id:
@@ -210,10 +210,11 @@ def _belongs(resource: Resource, patient: str | None, bases: Sequence[str]) -> b
 
 def _read(reading: Reading) -> dict[str, Any]:
     """The resource with its decimals as they were written."""
-    return _parsed(reading.body) or reading.resource
+    return parse_json(reading.body) or reading.resource
 
 
-def _parsed(body: bytes) -> dict[str, Any] | None:
+def parse_json(body: bytes) -> dict[str, Any] | None:
+    """The JSON object, with its decimals as they were written; None where the bytes are none."""
     try:
         parsed = _decoder.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

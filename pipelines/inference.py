@@ -115,6 +115,11 @@ class Inferring:
             findings = tuple(scenario.rules(case))
         written = await self._red_flags(item, scenario, case, findings)
         counted |= self._lifecycle.before_infer(work)
+        with of_plugin("asks() of the scenario"):
+            asks = scenario.asks(case, findings)
+        if not asks:
+            await self._by_rules(item, scenario, case, findings, work, counted)
+            return
         case = await with_passages(scenario, case, self._loaded.knowledge)
         said = await self._asking(
             scenario, case, spent, request_id=f"careloom-{item.id}-{item.lease[:8]}", tried=item.attempts
@@ -137,6 +142,28 @@ class Inferring:
             findings=len(findings),
             cut_statements=said.cut,
             tally=spent.tally(added(counted, self._told(work, spent, said, findings, drafts))),
+        )
+        await called(self._ledger.inferred, item, inference)
+
+    async def _by_rules(
+        self,
+        item: WorkItem,
+        scenario: Scenario[Any],
+        case: Case,
+        findings: Sequence[Finding],
+        work: Started,
+        counted: Mapping[str, Any],
+    ) -> None:
+        """Where the scenario asks no model: what its rules draft is written, and nothing is left to write later."""
+        if not item.rules_written:
+            await self._send_rules(item, scenario, case, findings)
+        codes = tuple(finding.code for finding in findings)
+        told = self._lifecycle.after_infer(Inferred(work, (), 0, 0, 0.0, codes, (), 0))
+        inference = Inference(
+            drafts=pack(self._outgoing(item, scenario, findings, (), case)),
+            times={"context_at": case.now},
+            findings=len(findings),
+            tally=Spent().tally(added(counted, told)),
         )
         await called(self._ledger.inferred, item, inference)
 

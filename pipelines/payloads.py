@@ -6,6 +6,7 @@ passes until it is asked for, up to a budget; what did not fit is read again whe
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,9 @@ BUDGET = 32 * 1024 * 1024
 PATIENCE = 15.0
 #: Reading on to a record this many offsets ahead is cheaper than another fetch.
 _NEAR = 500
+
+# it tells of every connection at INFO: eighteen lines in each task's log, each through Airflow's supervisor
+logging.getLogger("kafka").setLevel(logging.WARNING)
 
 
 class PayloadSource(Protocol):

@@ -342,6 +342,14 @@ class Scenario(ABC, Generic[Answer]):
         """Drafts that rest on the rules alone. Written at once when a finding is a red flag, model or no model."""
         return ()
 
+    def asks(self, case: Case, findings: Sequence[Finding]) -> bool:
+        """Whether a model is asked about this case at all; where it is not, `rule_drafts` are all that is written.
+
+        Args:
+            findings: of `rules`.
+        """
+        return True
+
     @abstractmethod
     def drafts(self, case: Case, answer: Answer, findings: Sequence[Finding]) -> Sequence[Draft]:
         """FHIR drafts of an answer that has passed the guards; its statements cite "Type/id", no longer tags.

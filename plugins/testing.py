@@ -182,7 +182,7 @@ class ScenarioConformance:
     def _check(self, case: Case, outcome: Outcome) -> None:
         names = [d.name for d in outcome.drafts]
         _require(len(set(names)) == len(names), f"two drafts have one name: {names}")
-        known = _references(case)
+        known = references(case)
         for each in outcome.drafts:
             for problem in draft_problems(each, known | {DEVICE} | {draft(name) for name in names}):
                 raise NotConformant(f"{self.scenario.id}: draft {each.name!r}: {problem}")
@@ -289,7 +289,7 @@ def _poisoned(node: Any) -> Any:
     return [_poisoned(v) for v in node] if isinstance(node, list | tuple) else node
 
 
-def _references(case: Case) -> frozenset[str]:
+def references(case: Case) -> frozenset[str]:
     """Everything that the case holds, and whom its trigger is about."""
     held = [
         case.trigger,

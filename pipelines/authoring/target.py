@@ -126,7 +126,9 @@ def _of_folder(folder: Path) -> list[tuple[str, str]]:
         raise ConfigError(f"{file}: not TOML: {error}") from None
     named = data.get("project", {}).get("entry-points", {}).get(PROJECT, {})
     if not named:
-        raise ConfigError(f'{file}: no plugin is named; add [project.entry-points.{PROJECT}] with my_name = "my.module"')
+        raise ConfigError(
+            f'{file}: no plugin is named; add [project.entry-points.{PROJECT}] with my_name = "my.module"'
+        )
     for place in (folder / "src", folder):
         if str(place.resolve()) not in sys.path:
             sys.path.insert(0, str(place.resolve()))

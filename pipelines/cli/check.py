@@ -19,7 +19,9 @@ _REFUSED = "do what the message says; docs/plugins.md shows a scenario that load
 
 
 def check(
-    what: Annotated[str, typer.Argument(help="A package's folder, a .py file, an installed plugin, or a scenario's id.")],
+    what: Annotated[
+        str, typer.Argument(help="A package's folder, a .py file, an installed plugin, or a scenario's id.")
+    ],
     golden: Annotated[Path | None, typer.Option(help="Folder of golden cases; else those beside the package.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:

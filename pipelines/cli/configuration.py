@@ -23,3 +23,16 @@ def configuration(explicit: Path | None, state: Path = STATE) -> Config:
     of_stack = state / DEFAULT_FILE
     named = explicit is not None or ENVIRONMENT_VARIABLE in os.environ or Path(DEFAULT_FILE).exists()
     return load(explicit if named or not of_stack.exists() else of_stack)
+
+
+def configuration_if_any(explicit: Path | None = None, state: Path = STATE) -> Config | None:
+    """`configuration`, or None where nobody named one and there is none here.
+
+    Raises:
+        ConfigError: the one that there is, is wrong.
+    """
+    from pipelines.config import DEFAULT_FILE, ENVIRONMENT_VARIABLE
+
+    named = explicit is not None or ENVIRONMENT_VARIABLE in os.environ
+    there = Path(DEFAULT_FILE).exists() or (state / DEFAULT_FILE).exists()
+    return configuration(explicit, state) if named or there else None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,6 +38,10 @@ def up(
         ),
     ] = None,
     hapi: Annotated[bool, typer.Option("--hapi", help="HAPI FHIR as a second hospital.")] = False,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="An installed plugin that may run, by its entry point; may be repeated."),
+    ] = None,
 ) -> None:
     """Keep the whole stack running on this machine until Ctrl-C.
 
@@ -50,10 +55,12 @@ def up(
       careloom up --broker tansu --stand-in
 
       careloom up --model http://127.0.0.1:8000/v1 Qwen3-8B --fhir http://127.0.0.1:8090/fhir
+
+      careloom up --plugin my_scenario
     """
     began = time.monotonic()
     try:
-        _run(began, state, broker, _model(model, stand_in), fhir, hapi)
+        _run(began, state, broker, _model(model, stand_in), fhir, hapi, _plugins(plugin or ()))
     except KeyboardInterrupt:
         _say(began, "stopped while it was starting; no process is left")
         raise typer.Exit(130) from None
@@ -61,7 +68,13 @@ def up(
 
 
 def _run(
-    began: float, state: Path, broker: str | None, model: str | ModelServer | None, fhir: str | None, hapi: bool
+    began: float,
+    state: Path,
+    broker: str | None,
+    model: str | ModelServer | None,
+    fhir: str | None,
+    hapi: bool,
+    overrides: Mapping[str, Any],
 ) -> None:
     from pipelines.stack.environment import Stack
 
@@ -69,7 +82,9 @@ def _run(
         _say(began, text)
 
     stopping = _stop_signals()
-    with Stack(state, broker=broker, model=model, fhir=fhir, hapi=hapi, usual_ports=True, say=say) as stack:
+    with Stack(
+        state, broker=broker, model=model, fhir=fhir, hapi=hapi, overrides=overrides, usual_ports=True, say=say
+    ) as stack:
         say(f"broker {stack.broker.name}: {stack.broker.why}")
         say(f"model {stack.model.server.name}: {stack.model.why}")
         say(f"prometheus: {stack.monitor.why}")
@@ -85,6 +100,26 @@ def _model(model: tuple[str, str] | None, stand_in: bool) -> str | ModelServer |
     if model is not None:
         return ModelServer(model[0], model[1], "as served")
     return "stand-in" if stand_in else None
+
+
+def _plugins(names: Sequence[str]) -> dict[str, Any]:
+    """What of the configuration allows these plugins.
+
+    Raises:
+        ConfigError: one is not installed.
+    """
+    from importlib.metadata import entry_points
+
+    from pipelines.errors import ConfigError
+
+    installed = sorted(point.name for point in entry_points(group="careloom"))
+    for name in names:
+        if name not in installed:
+            raise ConfigError(
+                f"--plugin {name}: not installed (installed: {', '.join(installed) or 'none'}); "
+                "install its package into this environment first"
+            )
+    return {"plugins": {"enabled": list(names)}} if names else {}
 
 
 def _stop_signals() -> threading.Event:

@@ -21,6 +21,10 @@ from pipelines.errors import CareloomError
 _FHIR = {"content-type": "application/fhir+json", "accept": "application/fhir+json", "cache-control": "no-cache"}
 
 
+#: Who is born before this day is over eighteen whenever the demo runs.
+_BORN_BEFORE = "2008-11-01"
+
+
 @dataclass(frozen=True, slots=True)
 class DemoPatient:
     """One patient of the demo.
@@ -29,11 +33,15 @@ class DemoPatient:
         id: logical id of the Patient.
         problem: text of the newest problem in the record; None where there is none.
         bundle: transaction Bundle, as bytes.
+        medicine: what the newest active prescription in the record names, as a CodeableConcept; None where none does.
+        grown_up: whether the patient lives and is over eighteen.
     """
 
     id: str
     problem: str | None
     bundle: bytes
+    medicine: Mapping[str, Any] | None = None
+    grown_up: bool = False
 
 
 def patients() -> list[DemoPatient]:
@@ -62,7 +70,18 @@ def _patient(bundle: bytes) -> DemoPatient:
         (record for record in records if record["resourceType"] == "Condition" and _active(record)),
         key=lambda record: str(record.get("recordedDate", "")),
     )
-    return DemoPatient(person["id"], problems[-1]["code"].get("text") if problems else None, bundle)
+    prescribed = sorted(
+        (r for r in records if r["resourceType"] == "MedicationRequest" and r.get("status") == "active"),
+        key=lambda r: str(r.get("authoredOn", "")),
+    )
+    medicines = [r["medicationCodeableConcept"] for r in prescribed if "medicationCodeableConcept" in r]
+    return DemoPatient(
+        person["id"],
+        problems[-1]["code"].get("text") if problems else None,
+        bundle,
+        medicine=medicines[-1] if medicines else None,
+        grown_up=person["birthDate"] < _BORN_BEFORE and "deceasedDateTime" not in person,
+    )
 
 
 def _active(condition: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """What happens to each patient in the demo: three stages of care as FHIR resources, the same at every run.
 
 The patients and their records are the generators'; the complaints are written here, and chosen by the patient's place
-in the list, so that a second run plays exactly the same events.
+in the list, so that a second run plays exactly the same events. What is added for single scenarios: `added.py`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ _DAYS = Text(zh="三天左右", en="About three days")
 
 #: Every third patient also fills in a questionnaire before the visit.
 QUESTIONNAIRE_EVERY = 3
+#: Every fourth patient's appointment is booked at once, which starts a brief and health information beside triage; the
+#: others' is pending. Each costs a model's answer.
+BOOKED_EVERY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,11 @@ def journey(patient_id: str, problem: str | None, number: int, locale: Locale) -
     appointment = {
         "resourceType": "Appointment",
         "id": f"demo-appointment-{number:02}",
-        "status": "booked",
+        "status": "pending" if number % BOOKED_EVERY else "booked",
         "reasonCode": [{"text": complaint}],
         "start": start,
         "end": start.replace("T09:00", "T09:30"),
-        "participant": [{"actor": subject, "status": "accepted"}],
+        "participant": [{"actor": subject, "status": "needs-action" if number % BOOKED_EVERY else "accepted"}],
     }
     answers = {
         "resourceType": "QuestionnaireResponse",

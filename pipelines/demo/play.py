@@ -6,11 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import httpx
 from sqlalchemy import Engine
 
 from pipelines.config import Config, Source
+from pipelines.demo.added import added
 from pipelines.demo.hospital import DemoPatient, HospitalServer
 from pipelines.demo.journeys import identity, journey
 from pipelines.errors import CareloomError
@@ -48,6 +50,7 @@ def play(
     """
     source = config.sources[0]
     steps = [step for n, person in enumerate(people) for step in journey(person.id, person.problem, n, config.locale)]
+    steps += added(people, config.locale, datetime.now(UTC))
     played = Played()
     with httpx.Client(timeout=30) as gateway:
         for stage in (Stage.PRE_VISIT, Stage.IN_VISIT, Stage.POST_VISIT):

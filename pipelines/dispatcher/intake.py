@@ -206,7 +206,8 @@ class Intake:
             allow_auto_create_topics=False,
             max_poll_records=_BATCH,
             fetch_max_bytes=_FETCH_BYTES,
-            fetch_max_wait_ms=100,
+            # the broker answers at once when there is something, and is asked twice a second when there is nothing
+            fetch_max_wait_ms=500,
             # started again, a dispatcher takes up its partitions at once; another gets them when this time is over
             group_instance_id=f"{socket.gethostname()}-{self._config.dispatcher.metrics_port}",
             session_timeout_ms=6_000,

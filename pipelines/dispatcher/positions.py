@@ -38,7 +38,8 @@ def start(known: int | None, extent: Extent, *, committed_once: bool = True, wen
 
     The ledger's offset counts, not the group's: it was written together with the rows. It means nothing any more when
     the partition ends before it, when records came that lie before it, or when the group has no committed offset though
-    the ledger knows of a commit that it had: then the broker lost its data or the topic was made anew. All that it holds is read then; what the ledger has, it knows by identity.
+    the ledger knows that it once had one: then the broker lost its data or the topic was made anew. All that it holds
+    is read then; what the ledger has, it knows by identity.
 
     Args:
         known: the ledger's next offset, None for a partition never read.

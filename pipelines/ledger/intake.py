@@ -96,9 +96,7 @@ def record_again(
     return Recorded(events=int(not known), duplicates=int(known), poison=0, work=made)
 
 
-def _record_partition(
-    connection: Connection, items: list[Incoming], matched_at: datetime, epoch: int | None
-) -> _Tally:
+def _record_partition(connection: Connection, items: list[Incoming], matched_at: datetime, epoch: int | None) -> _Tally:
     first = items[0].position
     where = (progress.c.topic == first.topic) & (progress.c.partition == first.partition)
     connection.execute(

@@ -87,10 +87,7 @@ def snapshot(engine: Engine) -> Snapshot:
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
         return Snapshot(
             account=account(connection),
-            open_work=[
-                OpenWork(row.scenario, row.stage, State(row.state), row.items, row.oldest)
-                for row in connection.execute(queries.OPEN_WORK)
-            ],
+            open_work=_open_work(connection),
             unfolded=connection.execute(queries.UNFOLDED).scalar_one(),
             samples=[
                 Sample(row.name, json.loads(row.labels), row.value) for row in connection.execute(queries.SAMPLES)
@@ -109,6 +106,16 @@ def snapshot(engine: Engine) -> Snapshot:
         )
 
 
+def open_work(engine: Engine) -> Sequence[OpenWork]:
+    """What is not finished, by scenario and state.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: the ledger does not answer.
+    """
+    with engine.connect() as connection:
+        return _open_work(connection)
+
+
 def account(connection: Connection) -> Account:
     """The sum over everything, see `Account`; in the caller's transaction, which must be REPEATABLE READ."""
     sums = connection.execute(queries.PROGRESS_SUMS).one()
@@ -116,3 +123,10 @@ def account(connection: Connection) -> Account:
     for state, number in connection.execute(queries.WORK_BY_STATE):
         counts[State(state)] = counts.get(State(state), 0) + int(number)
     return Account(**{key: int(value) for key, value in sums._mapping.items()}, work=counts)
+
+
+def _open_work(connection: Connection) -> list[OpenWork]:
+    return [
+        OpenWork(row.scenario, row.stage, State(row.state), row.items, row.oldest)
+        for row in connection.execute(queries.OPEN_WORK)
+    ]

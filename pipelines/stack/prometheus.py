@@ -1,7 +1,7 @@
 """Prometheus, where it is installed, with monitoring/prometheus.yml and the ports of this stack.
 
 monitoring/prometheus.yml names its jobs; each finds its targets in `targets/<job>.json` beside it (file_sd), and the
-rules in `alerts/`. Both are put next to a copy of it, so that the one file serves every stack.
+rules in `rules/` and `alerts/`. They are put next to a copy of it, so that the one file serves every stack.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Prometheus:
         if why := missing():
             raise StackError(why)
         shutil.copy(MONITORING / "prometheus.yml", self._folder)
-        if (MONITORING / "alerts").is_dir():
-            shutil.copytree(MONITORING / "alerts", self._folder / "alerts", dirs_exist_ok=True)
+        for rules in ("rules", "alerts"):
+            shutil.copytree(MONITORING / rules, self._folder / rules, dirs_exist_ok=True)
         shutil.rmtree(self._folder / "targets", ignore_errors=True)
         targets = self._kept.folder("prometheus/targets")
         for job, port in self._targets.items():

@@ -133,6 +133,10 @@ class OrderSafety(Scenario[OrderAnswer]):
         """The contraindications: a DetectedIssue each."""
         return drafts_of(case, at_once(order_safety_rules.issues(case)))
 
+    def asks(self, case: Case, findings: Sequence[Finding]) -> bool:
+        """Only about what the rules found: where they found nothing, nothing would be written."""
+        return bool(findings)
+
     def drafts(self, case: Case, answer: OrderAnswer, findings: Sequence[Finding]) -> Sequence[Draft]:
         """The cautions, a DetectedIssue each, and the card; nothing where the rules found nothing."""
         patient = subject(case)

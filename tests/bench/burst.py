@@ -21,6 +21,8 @@ from tests.bench.house import HOPS, House, Row, appointments
 
 SIZES = (200, 2_000, 20_000)
 SINGLE = "bench.single"
+#: Seconds of watching a stack that has nothing to do.
+_IDLE = 15
 #: Not ours: the fakes' own CPU is what the bar leaves out.
 _LEFT_OUT = ("fakes",)
 
@@ -46,8 +48,11 @@ def bench(quick: bool, say: Say) -> Result:
         house.await_dags(SINGLE)
         house.warm_up()
         with house.meter() as idle:
-            time.sleep(10)
-        result.add("idle, all processes", _total(idle) / 10, "cores")
+            time.sleep(_IDLE)
+        result.add("idle, all processes", _total(idle) / _IDLE, "cores")
+        result.details["idle"] = {name: round(cpu / _IDLE, 4) for name, cpu in by_process(idle).items()}
+        shares = ", ".join(f"{name} {cores:.3f}" for name, cores in result.details["idle"].items())
+        result.text += f"  idle, cores: {shares}\n"
         single = _one_run_per_event(house, SIZES[0] if not quick else 50, result, say)
         per_event = {size: _burst(house, size, result, say) for size in (SIZES[:2] if quick else SIZES)}
         drained = next(f.value for f in result.figures if f.name == f"{SIZES[0]:,} events, drained")

@@ -14,10 +14,12 @@ from typing import Any
 import psutil
 import pytest
 
+from plugins.manager import load
+
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
-SCENARIOS = ("pre_visit.triage", "in_visit.admission_note", "post_visit.follow_up")
+SCENARIOS = load().scenarios
 
 
 @dataclass(frozen=True)

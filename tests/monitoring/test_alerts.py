@@ -15,6 +15,7 @@ from monitoring.metrics import DECLARED, LABELS
 
 MONITORING = Path(__file__).parents[2] / "monitoring"
 RULES = sorted((MONITORING / "alerts").glob("*.yml"))
+RECORDING = sorted((MONITORING / "rules").glob("*.yml"))
 RULE_TESTS = sorted((MONITORING / "tests").glob("*.yml"))
 ALERTS: list[dict[str, Any]] = [
     rule
@@ -22,17 +23,29 @@ ALERTS: list[dict[str, Any]] = [
     for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]
     for rule in group["rules"]
 ]
+RECORDED: list[dict[str, Any]] = [
+    rule
+    for file in RECORDING
+    for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]
+    for rule in group["rules"]
+]
+AIRFLOW = {
+    mapping["name"]
+    for mapping in yaml.safe_load((MONITORING / "statsd_mapping.yml").read_text(encoding="utf-8"))["mappings"]
+}
 TEST_NAMES = [test["name"] for file in RULE_TESTS for test in yaml.safe_load(file.read_text(encoding="utf-8"))["tests"]]
 
 #: Words of PromQL as these rules use it.
 PROMQL = {"sum", "max", "by", "on", "rate", "increase", "delta", "min_over_time", "time", "absent", "vector"}
-PROMQL |= {"and", "or", "unless"}
+PROMQL |= {"and", "or", "unless", "clamp_max", "label_replace", "max_over_time", "offset", "m"}
 #: Prometheus' own series and labels.
 PROMETHEUS = {"up", "job", "instance"}
 
 #: Of a runbook, in this order.
 HEADINGS = ["Meaning", "Impact", "Diagnosis", "Mitigation"]
 
+#: Where an expression is: of an alert, or recorded for alerts and dashboards.
+each_rule = pytest.mark.parametrize("rule", ALERTS + RECORDED, ids=lambda rule: rule.get("alert") or rule["record"])
 each_alert = pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
 
 
@@ -44,7 +57,7 @@ def promtool(*arguments: str | Path) -> None:
 
 
 def test_promtool_takes_the_rules() -> None:
-    promtool("check", "rules", *RULES)
+    promtool("check", "rules", *RULES, *RECORDING)
 
 
 def test_promtool_takes_the_configuration() -> None:
@@ -64,14 +77,14 @@ def test_an_alert_has_a_test_that_it_fires_and_one_that_it_stays_quiet(alert: di
         assert any(test.startswith(f"{name} stays quiet ") for test in TEST_NAMES)
 
 
-@each_alert
-def test_an_alert_uses_metrics_and_labels_that_exist(alert: dict[str, Any]) -> None:
-    expression = re.sub(r'"[^"]*"|\[[^\]]*\]', "", alert["expr"])
+@each_rule
+def test_a_rule_uses_metrics_and_labels_that_exist(rule: dict[str, Any]) -> None:
+    expression = re.sub(r'"[^"]*"|\[[^\]]*\]', "", rule["expr"])
     words = set(re.findall(r"[a-zA-Z_:][a-zA-Z0-9_:]*", expression))
     series = {name + suffix for name, m in DECLARED.items() for suffix in _suffixes(m.kind)}
-    unknown = words - PROMQL - PROMETHEUS - series - set(LABELS)
+    unknown = words - PROMQL - PROMETHEUS - series - set(LABELS) - AIRFLOW - {rule["record"] for rule in RECORDED}
     assert not unknown
-    used = re.findall(r"(\w+)\{([^}]*)\}", alert["expr"])
+    used = re.findall(r"(\w+)\{([^}]*)\}", rule["expr"])
     for name, matchers in used:
         for label in re.findall(r"(\w+)\s*[=!]", matchers):
             assert name == "up" or label in DECLARED[name].labels
@@ -123,4 +136,5 @@ def test_every_job_finds_its_targets_beside_the_configuration() -> None:
     for job in config["scrape_configs"]:
         assert job["file_sd_configs"][0]["files"] == [f"targets/{job['job_name']}.json"]
     jobs = {job["job_name"] for job in config["scrape_configs"]}
+    assert config["rule_files"] == ["rules/*.yml", "alerts/*.yml"]
     assert set(re.findall(r'job="(\w+)"', " ".join(alert["expr"] for alert in ALERTS))) <= jobs

@@ -19,7 +19,16 @@ from plugins.fhir_text import codes, listed, moment
 from plugins.scenario import RecordQuery
 
 SHARED = Path(__file__).parents[3] / "shared"
-DATES = ("effectiveDateTime", "performedDateTime", "authoredOn", "recordedDate", "issued", "onsetDateTime", "whenHandedOver", "sent")
+DATES = (
+    "effectiveDateTime",
+    "performedDateTime",
+    "authoredOn",
+    "recordedDate",
+    "issued",
+    "onsetDateTime",
+    "whenHandedOver",
+    "sent",
+)
 
 
 class Record:

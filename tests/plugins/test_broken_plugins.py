@@ -1,0 +1,86 @@
+"""Each broken plugin is refused with a message that says what is wrong; docs/plugin-refusals.md shows them all."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines.authoring.target import find, golden_cases
+from pipelines.cli.app import build
+from plugins.conformance import conformance
+
+
+def _beside(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+table = _beside("broken_plugins")
+
+
+@pytest.fixture(autouse=True)
+def path_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def first_failure(package: Path, golden: int = 2) -> tuple[str, str]:
+    """(check, what is said) of the first thing that is wrong; two red-flag cases are enough, and quick."""
+    (target,) = find(str(package))
+    if target.refused:
+        return "it loads", target.refused[0]
+    (scenario,) = target.scenarios
+    cases = [case for case in golden_cases(scenario) if "red_flag" in case.name][:golden]
+    failed = [each for each in conformance(scenario, cases) if not each.ok]
+    return (failed[0].check, failed[0].what) if failed else ("", "")
+
+
+def said(tmp_path: Path) -> Iterator[tuple[Any, str, str]]:
+    for broken in table.BROKEN:
+        yield broken, *first_failure(table.write(broken, tmp_path))
+
+
+def row(broken: Any, check: str, what: str) -> str:
+    words = " ".join(what.replace("|", "\\|").split())
+    return f"| {broken.about} | {words} | {check} |"
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, str, str]]:
+    return list(said(tmp_path_factory.mktemp("broken")))
+
+
+def test_every_broken_plugin_is_refused_with_what_is_wrong(refusals: list[tuple[Any, str, str]]) -> None:
+    assert len(refusals) >= 15
+    wrong = {broken.name: what for broken, _, what in refusals if broken.says not in what}
+    assert wrong == {}
+
+
+def test_the_document_shows_them_all(refusals: list[tuple[Any, str, str]]) -> None:
+    """`CARELOOM_WRITE=1 pytest tests/plugins/test_broken_plugins.py` writes it."""
+    text = table.HEAD + "\n".join(row(*each) for each in refusals) + "\n"
+    if os.environ.get("CARELOOM_WRITE"):
+        table.DOCUMENT.write_text(text, encoding="utf-8")
+    assert table.DOCUMENT.read_text(encoding="utf-8") == text
+
+
+def test_the_command_shows_check_place_and_remedy_and_fails(tmp_path: Path) -> None:
+    broken = next(each for each in table.BROKEN if each.name == "rule-gone")
+    result = CliRunner().invoke(build(), ["check", str(table.write(broken, tmp_path))])
+    assert result.exit_code == 1
+    assert "FAILED pre_visit.x_rule_gone: golden cases come out as they are written" in result.stdout
+    assert "(at en_red_flag)" in result.stdout
+    assert "do: correct the scenario, or what the case expects" in result.stdout
+    assert "ok     pre_visit.x_rule_gone: it may be loaded" in result.stdout
