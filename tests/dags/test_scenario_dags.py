@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from plugins import manager
+
 DAGS = Path(__file__).parents[2] / "dags"
-BUILT_IN = {"pre_visit.triage", "in_visit.admission_note", "post_visit.follow_up"}
+BUILT_IN = set(manager.load().scenarios)
 
 _PARSE = """
 import json, sys

@@ -19,7 +19,7 @@ from pipelines.stack.environment import Stack
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
 
 SCENARIO_DAGS = Path(__file__).parents[2] / "dags" / "scenario_dags.py"
-SCENARIOS = {"pre_visit.triage", "in_visit.admission_note", "post_visit.follow_up"}
+SCENARIOS = set(load().scenarios)
 
 _DAGS = """
 import time
