@@ -92,15 +92,18 @@ class AirflowApi:
         self._check(answer, f"the state of a run of {dag_id}")
         return str(_json(answer)["state"])
 
-    def dags(self) -> Mapping[str, bool]:
+    def dags(self, *, leniently: bool = False) -> Mapping[str, bool]:
         """careloom's DAGs that Airflow can run, and whether each is paused; a few seconds old at most.
+
+        Args:
+            leniently: a list half as old again will do; who asks more often than that, strictly, never waits for it.
 
         Raises:
             AirflowUnavailable: no answer, 429 or 5xx.
             AirflowError: refused.
         """
         now = time.monotonic()
-        if self._dags is None or now - self._dags[0] > self._keep_dags:
+        if self._dags is None or now - self._dags[0] > self._keep_dags * (1.5 if leniently else 1.0):
             self._dags = (now, self._read_dags())
         return self._dags[1]
 

@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from kafka import KafkaProducer
@@ -20,6 +21,7 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLarg
 from pipelines.config import Config
 from pipelines.envelope import Envelope
 from pipelines.ledger.rows import Position
+from pipelines.thread_bridge import ToLoop, ToThread
 from pipelines.topics import ENVELOPE_BYTES, BrokerUnavailable, TopicUnusable, ensure_topic
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,8 @@ class Producer:
         self._connecting: asyncio.Task[Any] | None = None
         # one thread: a request's records are appended in their order, and a wait for metadata stops no event loop
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="careloom-producer")
+        self._in_thread = ToThread(self._thread)
+        self._answers: ToLoop | None = None
 
     @property
     def connected(self) -> bool:
@@ -165,11 +169,12 @@ class Producer:
         if kafka is None:
             raise BrokerUnavailable("the connection to Kafka is being made anew")
         loop = asyncio.get_running_loop()
+        answers = self._answers = self._answers or ToLoop(loop)
         acknowledged: list[asyncio.Future[Any]] = [loop.create_future() for _ in envelopes]
         try:
             # a broker killed -9 can leave records of kafka-python 3.0.12 without any answer for ever
             async with asyncio.timeout(_METADATA_TIMEOUT + 2 * self._delivery_timeout):
-                await loop.run_in_executor(self._thread, self._append, kafka, envelopes, loop, acknowledged)
+                self._in_thread(partial(self._append, kafka, envelopes, answers, acknowledged))
                 records = await asyncio.gather(*acknowledged)
         except _TOO_LARGE:
             raise RecordTooLarge("the broker takes no record of this size") from None
@@ -185,18 +190,19 @@ class Producer:
         return [Position(record.topic, record.partition, record.offset) for record in records]
 
     def _append(
-        self,
-        kafka: Any,
-        envelopes: Sequence[Envelope],
-        loop: asyncio.AbstractEventLoop,
-        acknowledged: Sequence[asyncio.Future[Any]],
+        self, kafka: Any, envelopes: Sequence[Envelope], answers: ToLoop, acknowledged: Sequence[asyncio.Future[Any]]
     ) -> None:
+        """In the producer's thread. What cannot be appended ends the request: nothing after it is sent."""
         for envelope, future in zip(envelopes, acknowledged, strict=True):
-            sent = kafka.send(
-                self._config.kafka.topic, value=envelope.value, key=envelope.key, headers=envelope.headers
-            )
-            sent.add_callback(_tell, loop, future, None)
-            sent.add_errback(_tell_error, loop, future)
+            try:
+                sent = kafka.send(
+                    self._config.kafka.topic, value=envelope.value, key=envelope.key, headers=envelope.headers
+                )
+            except Exception as error:  # noqa: BLE001 raised where it is waited for
+                answers.answer(future, error)
+                return
+            sent.add_callback(partial(answers.answer, future, None))
+            sent.add_errback(partial(answers.answer, future))
 
     def _replace(self, kafka: Any) -> None:
         if self._kafka is kafka:
@@ -204,24 +210,6 @@ class Producer:
             closing = ThreadPoolExecutor(1, thread_name_prefix="careloom-producer-closing")
             closing.submit(_close, kafka, self._delivery_timeout)
             closing.shutdown(wait=False)
-
-
-def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], error: Any, record: Any) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        loop.call_soon_threadsafe(_settle, future, error, record)
-
-
-def _tell_error(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], error: Any) -> None:
-    _tell(loop, future, error, None)
-
-
-def _settle(future: asyncio.Future[Any], error: Any, record: Any) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(record)
-    else:
-        future.set_exception(error)
 
 
 def _look_at(future: asyncio.Future[Any]) -> None:

@@ -236,10 +236,8 @@ class _Listening(Fleet):
 
     async def ask(self, model: Model, request: ChatRequest) -> ChatAnswer:
         answer = await super().ask(model, request)
-        system, user = (
-            next((m["content"] for m in request.messages if m["role"] == r), "") for r in ("system", "user")
-        )
-        self._questions.append(Question(model.name, system, user, answer.text))
+        said = {message["role"]: str(message["content"]) for message in request.messages}
+        self._questions.append(Question(model.name, said.get("system", ""), said.get("user", ""), answer.text))
         return answer
 
 

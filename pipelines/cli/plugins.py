@@ -67,7 +67,7 @@ def _load(settings: Config | None) -> Loaded:
 
 
 def _orphans(settings: Config, known: Collection[str]) -> dict[str, int] | None:
-    """Scenario -> pieces of work that wait for it, of those that nobody brings; None where the ledger does not answer."""
+    """Scenario that nobody brings -> pieces of work that wait for it; None where the ledger does not answer."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from pipelines.ledger import engine
@@ -118,7 +118,8 @@ def _shown(loaded: Loaded, settings: Config | None, waiting: dict[str, int] | No
     if settings is not None and waiting is None:
         yield _NO_LEDGER
     for scenario, count in (waiting or {}).items():
-        yield f"{'WAITING':<12} {count} pieces of work for {scenario}, which nobody brings: install and enable its plugin"
+        remedy = "install and enable its plugin"
+        yield f"{'WAITING':<12} {count} pieces of work for {scenario}, which nobody brings: {remedy}"
 
 
 def _line(id_: str, loaded: Loaded) -> str:

@@ -27,6 +27,7 @@ from pipelines.config import Airflow, Config
 from pipelines.envelope import pack
 from pipelines.ledger import Inference, Ledger, Written
 from pipelines.stack import kafka, settings
+from plugins import manager
 
 NOTE = "post_visit.follow_up"
 PASSWORD = "a-password-for-tests"
@@ -197,6 +198,8 @@ def config(bootstrap: str, ledger_url: str, fake_airflow: FakeAirflow, tmp_path:
             "ledger": {"url": ledger_url},
             "airflow": {"url": fake_airflow.url, "password": PASSWORD},
             "model": {"name": "m", "version": "1"},
+            # one scenario, or the counts would grow with the catalogue
+            "plugins": {"disabled_scenarios": [id_ for id_ in manager.load().scenarios if id_ != NOTE]},
             "kafka": {"bootstrap": bootstrap, "topic": topic, "group": topic, "partitions": 3},
             "dispatcher": {
                 "metrics_port": port,

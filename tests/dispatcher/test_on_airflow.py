@@ -15,11 +15,12 @@ from pipelines.airflow_api import AirflowApi, Triggered
 from pipelines.config import Airflow, load
 from pipelines.errors import AirflowError, AirflowUnavailable
 from pipelines.stack.environment import Stack
+from plugins.manager import load as load_plugins
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
 
 SCENARIO_DAGS = Path(__file__).parents[2] / "dags" / "scenario_dags.py"
-SCENARIOS = set(load().scenarios)
+SCENARIOS = set(load_plugins().scenarios)
 
 _DAGS = """
 import time

@@ -64,7 +64,9 @@ def test_every_label_of_the_list_is_used() -> None:
         ("stage", Stage),
     ],
 )
-def test_a_label_has_the_values_that_the_code_has(label: str, values: type[ErrorClass | PoisonReason | State | Stage]) -> None:
+def test_a_label_has_the_values_that_the_code_has(
+    label: str, values: type[ErrorClass | PoisonReason | State | Stage]
+) -> None:
     assert LABELS[label][0] == {member.value for member in values}
 
 

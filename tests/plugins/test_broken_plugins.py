@@ -34,6 +34,8 @@ table = _beside("broken_plugins")
 @pytest.fixture(autouse=True)
 def path_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in [name for name in sys.modules if name.startswith("x_")]:
+        monkeypatch.delitem(sys.modules, name)
 
 
 def first_failure(package: Path, golden: int = 2) -> tuple[str, str]:

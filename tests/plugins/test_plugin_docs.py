@@ -1,24 +1,46 @@
-"""The plugin that the documentation shows is loaded, started and held to the conformance kit."""
+"""docs/plugins.md: every snippet runs, every hook and every part of a scenario is in it, and the tutorial works.
+
+Run here: the commands `new`, `check`, `try`, `plugins`, and every Python block. `uv pip install`, and what the DAG
+folder and the exporter make of the plugin, run in tests/plugins/test_outside_plugin.py; of `up`, `send` and `status`
+the options are held to the command line's own here, and what they do is tests/end_to_end's.
+"""
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import re
+import shlex
 import sys
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import click
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from pipelines.cli.app import build
+from pipelines.cli.up import _plugins
+from pipelines.config import Plugins
+from pipelines.errors import ConfigError
 from plugins import hookspecs
 from plugins.checks import check
+from plugins.manager import load
 from plugins.matching import Matcher
-from plugins.scenario import Case
+from plugins.scenario import FIRST, Case, Scenario
 from plugins.testing import ScenarioConformance
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "plugins.md"
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", DOCUMENT, re.DOTALL)
+    for line in block.splitlines()
+]
 TRIGGER = {
     "resourceType": "Appointment",
     "id": "a1",
@@ -32,10 +54,11 @@ KIT = [name for name in vars(ScenarioConformance) if name.startswith("test_")]
 
 @pytest.fixture
 def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The first Python block of the document, as a module of its own."""
-    block = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)[0]
-    file = tmp_path / "shown_visit_brief.py"
-    file.write_text(block, encoding="utf-8")
+    """The Python blocks of the document in one module."""
+    file = tmp_path / "shown_first_brief.py"
+    (tmp_path / "golden").mkdir()
+    text = "\n".join(PYTHON).replace("FOLDER", f"__import__('pathlib').Path({str(tmp_path / 'golden')!r})")
+    file.write_text(text, encoding="utf-8")
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
     assert spec.loader is not None
@@ -48,6 +71,7 @@ def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_the_plugin_in_the_document_loads_and_starts(shown: ModuleType) -> None:
     (scenario,) = shown.careloom_scenarios()
     check(scenario)
+    assert scenario.id not in load().scenarios
     assert Matcher([scenario]).match(TRIGGER) == [scenario]
 
 
@@ -57,9 +81,92 @@ def test_the_plugin_in_the_document_is_conformant(shown: ModuleType, promise: st
     getattr(kit, promise)()
 
 
+def test_the_scenario_with_a_second_question_asks_it_where_the_document_says_so(shown: ModuleType) -> None:
+    scenario = check(shown.CarefulBrief())
+    (step,) = scenario.steps
+    point = shown.Point(text="knee pain", sources=("Appointment/a1",))
+    assert scenario.next_prompt(CASE, step, {FIRST: shown.Brief(points=[point])}) is None
+    asked = scenario.next_prompt(CASE, step, {FIRST: shown.Brief(points=[point, point])})
+    assert asked is not None
+    assert [fact.text for fact in asked.facts] == ["knee pain", "knee pain"]
+
+
+def test_the_test_class_in_the_document_is_one(shown: ModuleType) -> None:
+    assert issubclass(shown.TestVisitBrief, ScenarioConformance)
+    assert isinstance(shown.TestVisitBrief.scenario, shown.VisitBrief)
+
+
+def test_every_toml_block_is_what_careloom_and_packages_read() -> None:
+    blocks = [tomllib.loads(text) for text in re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)]
+    (configured,) = [block["plugins"] for block in blocks if "plugins" in block]
+    assert Plugins.model_validate(configured).enabled == ("my_scenario",)
+    assert any(block.get("project", {}).get("entry-points", {}).get("careloom") for block in blocks)
+
+
+def test_the_tutorials_commands_work_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delenv("CARELOOM_CONFIG", raising=False)
+    ran = []
+    for command in COMMANDS:
+        name, *arguments = shlex.split(command)
+        if name == "cd":
+            monkeypatch.chdir(arguments[0])
+        elif name == "careloom" and arguments[0] in ("new", "check", "try", "plugins"):
+            result = CliRunner().invoke(build(), arguments)
+            assert result.exit_code == 0, (command, result.exception, result.stdout[-600:])
+            ran.append(arguments[0])
+    assert ran == ["new", "try", "try", "check", "plugins", "plugins"]
+    for name in [name for name in sys.modules if name.split(".")[0] == "my_scenario"]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def test_every_command_and_option_in_the_document_exists() -> None:
+    group = typer.main.get_command(build())
+    assert isinstance(group, click.Group)
+    said = [*COMMANDS, *re.findall(r"`(careloom [^`]+)`", DOCUMENT)]
+    commands = [shlex.split(each)[1:] for each in said if each.startswith("careloom ")]
+    assert {words[0] for words in commands} >= {"new", "try", "check", "plugins", "up", "send", "status", "switch"}
+    for words in commands:
+        command = group.commands[words[0]]
+        if isinstance(command, click.Group) and len(words) > 1:
+            command = command.commands[words[1]]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, words
+
+
+def test_up_allows_a_plugin_that_is_installed_and_refuses_one_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = importlib.metadata.EntryPoint("my_scenario", "my_scenario.scenario", "careloom")
+    points = importlib.metadata.EntryPoints([point])
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **query: points.select(**query))
+    assert _plugins(["my_scenario"]) == {"plugins": {"enabled": ["my_scenario"]}}
+    assert _plugins([]) == {}
+    with pytest.raises(ConfigError, match="--plugin other: not installed \\(installed: my_scenario\\)"):
+        _plugins(["other"])
+
+
 def test_every_hook_is_in_the_document_and_has_a_docstring() -> None:
-    hooks = {n: h for n, h in vars(hookspecs.ScenarioSpecs).items() if n.startswith("careloom_")}
-    assert hooks
+    hooks = {n: h for spec in hookspecs.SPECIFICATIONS for n, h in vars(spec).items() if n.startswith("careloom_")}
+    assert len(hooks) >= 8
     for name, hook in hooks.items():
-        assert f"def {name}(" in DOCUMENT.read_text(encoding="utf-8")
+        arguments = [a for a in hook.__code__.co_varnames[: hook.__code__.co_argcount] if a != "self"]
+        assert f"| `{name}({', '.join(arguments)})` |" in DOCUMENT
         assert hook.__doc__
+
+
+def test_every_field_and_method_of_a_scenario_is_in_the_document() -> None:
+    fields = [name for name in Scenario.__annotations__ if not name.startswith("_")]
+    assert len(fields) >= 15
+    for name in fields:
+        assert f"| `{name}` |" in DOCUMENT, name
+    methods = {n: m for n, m in vars(Scenario).items() if callable(m) and not n.startswith("_")}
+    for name, method in methods.items():
+        arguments = [a for a in method.__code__.co_varnames[: method.__code__.co_argcount] if a != "self"]
+        assert f"| `{name}({', '.join(arguments)})` |" in DOCUMENT, name
+
+
+def test_every_built_in_scenario_is_in_the_document() -> None:
+    for id_ in load().scenarios:
+        assert f"| `{id_}` |" in DOCUMENT

@@ -1,0 +1,132 @@
+"""Airflow: its own metrics, by StatsD (monitoring/statsd_mapping.yml)."""
+
+from __future__ import annotations
+
+from monitoring.dashboards.description import Board, Panel, Row, grown, or_zero, quantile, rate
+
+_DAG = 'dag_id=~"$scenario"'
+
+BOARD = Board(
+    "careloom-airflow",
+    "careloom · Airflow",
+    "Does Airflow live, do its tasks wait, where do they fail. DAGs are named after their scenarios.",
+    (
+        Row(
+            "Components",
+            (
+                Panel(
+                    "Heartbeats",
+                    "Of scheduler, DAG processor and triggerer.",
+                    "ops",
+                    {
+                        "scheduler": rate("airflow_scheduler_heartbeat_total"),
+                        "DAG processor": rate("airflow_dag_processor_heartbeat_total"),
+                        "triggerer": rate("airflow_triggerer_heartbeat_total"),
+                    },
+                    runbook="CareloomAirflowSchedulerDown",
+                ),
+                Panel(
+                    "DAG files",
+                    "That cannot be imported, and DAGs found.",
+                    "short",
+                    {
+                        "import errors": "max(airflow_dag_processing_import_errors)",
+                        "DAGs": "max(airflow_dagbag_size)",
+                    },
+                    runbook="CareloomAirflowImportErrors",
+                ),
+                Panel(
+                    "Scheduler's round, 95 of 100",
+                    "One round of the scheduler.",
+                    "s",
+                    {"round": quantile(0.95, "airflow_scheduler_scheduler_loop_duration_seconds")},
+                    runbook="CareloomAirflowSchedulerDown",
+                ),
+            ),
+        ),
+        Row(
+            "Tasks and runs",
+            (
+                Panel(
+                    "Tasks that ended",
+                    "By how.",
+                    "ops",
+                    {"{{dag_id}} {{state}}": rate("airflow_ti_finished_total", _DAG, "dag_id, state")},
+                ),
+                Panel(
+                    "Queued, 95 of 100",
+                    "From queued to running.",
+                    "s",
+                    {"{{dag_id}}": quantile(0.95, "airflow_task_queued_duration_seconds", _DAG, "dag_id")},
+                    runbook="CareloomAirflowSlotsExhausted",
+                ),
+                Panel(
+                    "Task, 95 of 100",
+                    "From start to end.",
+                    "s",
+                    {
+                        "{{dag_id}} {{task_id}}": quantile(
+                            0.95, "airflow_task_duration_seconds", _DAG, "dag_id, task_id"
+                        )
+                    },
+                ),
+                Panel(
+                    "Run, 95 of 100",
+                    "Runs that succeeded.",
+                    "s",
+                    {"{{dag_id}}": quantile(0.95, "airflow_dagrun_duration_success_seconds", _DAG, "dag_id")},
+                ),
+                Panel(
+                    "To the first task, 95 of 100",
+                    "From a run to its first scheduled task.",
+                    "s",
+                    {
+                        "{{dag_id}}": quantile(
+                            0.95, "airflow_dagrun_first_task_scheduling_delay_seconds", _DAG, "dag_id"
+                        )
+                    },
+                    runbook="CareloomAirflowSchedulerDown",
+                ),
+                Panel("Runs under way", "Of all DAGs.", "short", {"runs": "max(airflow_scheduler_dagruns_running)"}),
+            ),
+        ),
+        Row(
+            "Room",
+            (
+                Panel(
+                    "Executor",
+                    "Slots.",
+                    "short",
+                    {
+                        "open": "max(airflow_executor_open_slots)",
+                        "queued": "max(airflow_executor_queued_tasks)",
+                        "running": "max(airflow_executor_running_tasks)",
+                    },
+                    runbook="CareloomAirflowSlotsExhausted",
+                ),
+                Panel(
+                    "Pools",
+                    "Slots that are free and that run, and tasks that wait for one.",
+                    "short",
+                    {
+                        "{{pool_name}} free": "max by (pool_name) (airflow_pool_open_slots)",
+                        "{{pool_name}} running": "max by (pool_name) (airflow_pool_running_slots)",
+                        "{{pool_name}} starving": "max by (pool_name) (airflow_pool_starving_tasks)",
+                    },
+                    runbook="CareloomAirflowSlotsExhausted",
+                ),
+                Panel(
+                    "Lost",
+                    "Tasks that died without a word, or with their scheduler.",
+                    "short",
+                    {
+                        "no heartbeats": or_zero(grown("airflow_task_instances_without_heartbeats_killed_total")),
+                        "killed from outside": or_zero(grown("airflow_scheduler_tasks_killed_externally_total")),
+                        "of a dead scheduler": or_zero(grown("airflow_scheduler_orphaned_tasks_cleared_total")),
+                    },
+                    runbook="CareloomAirflowTasksLost",
+                ),
+            ),
+        ),
+    ),
+)

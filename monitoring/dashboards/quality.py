@@ -1,0 +1,98 @@
+"""Clinical quality: what rules found, what guards cut, what became of the drafts."""
+
+from __future__ import annotations
+
+from monitoring.dashboards.description import BOTH, SCENARIO, Board, Panel, Row, grown, or_zero, rate
+
+_CUT = rate("careloom_statements_cut_total", BOTH, "scenario")
+_WRITTEN = rate("careloom_work_finished_total", f'state="written", {BOTH}', "scenario")
+_OVERTAKEN = rate("careloom_work_finished_total", f'state="stale", {BOTH}', "scenario")
+
+BOARD = Board(
+    "careloom-quality",
+    "careloom · Clinical quality",
+    "How far what the models say can be relied on: guards' verdicts, statements cut, rules' findings, drafts.",
+    (
+        Row(
+            "Guards",
+            (
+                Panel(
+                    "Statements cut",
+                    "The record does not support them.",
+                    "ops",
+                    {"{{scenario}}": or_zero(rate("careloom_statements_cut_total", BOTH, "scenario"))},
+                    airflow=True,
+                ),
+                Panel(
+                    "Statements cut from a draft",
+                    "For each draft written.",
+                    "short",
+                    {"{{scenario}}": f"{_CUT} / on (scenario) ({_WRITTEN} > 0)"},
+                    airflow=True,
+                ),
+                Panel(
+                    "Verdicts",
+                    "What guards found wrong, and whether it was cut or its reader told.",
+                    "ops",
+                    {
+                        "{{guard}} {{code}} {{action}}": or_zero(
+                            rate("careloom_guard_verdicts_total", SCENARIO, "guard, code, action")
+                        )
+                    },
+                ),
+                Panel(
+                    "Verdicts of a day",
+                    "The same as numbers, by scenario.",
+                    "short",
+                    {
+                        "{{scenario}} {{guard}} {{code}} {{action}}": or_zero(
+                            grown("careloom_guard_verdicts_total", SCENARIO, "scenario, guard, code, action", over="1d")
+                        )
+                    },
+                    "table",
+                    width=24,
+                ),
+            ),
+        ),
+        Row(
+            "Rules and drafts",
+            (
+                Panel(
+                    "Findings",
+                    "Of rules, with or without a model.",
+                    "ops",
+                    {"{{scenario}}": or_zero(rate("careloom_findings_total", BOTH, "scenario"))},
+                    airflow=True,
+                ),
+                Panel(
+                    "Drafts written",
+                    "New resources at the FHIR server.",
+                    "ops",
+                    {"{{scenario}}": rate("careloom_drafts_total", f'outcome="created", {BOTH}', "scenario")},
+                    airflow=True,
+                ),
+                Panel(
+                    "Answers that cannot be used",
+                    "The model's answer did not hold to its schema, or was rejected.",
+                    "ops",
+                    {
+                        "{{scenario}} {{error_class}}": rate(
+                            "careloom_failures_total",
+                            f'error_class=~"model_invalid_output|model_rejected", {BOTH}',
+                            "scenario, error_class",
+                        )
+                    },
+                    runbook="CareloomHighErrorRate",
+                    airflow=True,
+                ),
+                Panel(
+                    "Overtaken",
+                    "Computed from a version that a newer one has replaced; not written.",
+                    "ops",
+                    {"{{scenario}}": or_zero(_OVERTAKEN)},
+                    airflow=True,
+                ),
+            ),
+        ),
+    ),
+)

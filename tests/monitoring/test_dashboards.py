@@ -1,0 +1,166 @@
+"""Dashboards: JSON and source agree, each query is PromQL over metrics that exist, and each metric has its place."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from monitoring.metrics import DECLARED, Metric
+
+pytest.importorskip("grafana_foundation_sdk", reason="grafana-foundation-sdk is a development dependency")
+promql = pytest.importorskip("promql_parser", reason="promql-parser is a development dependency")
+
+from monitoring.dashboards.__main__ import BOARDS, JSON  # noqa: E402
+from monitoring.dashboards.description import Board, Panel  # noqa: E402
+from monitoring.dashboards.grafana import as_json, plain  # noqa: E402
+
+MONITORING = Path(__file__).parents[2] / "monitoring"
+
+#: vLLM's own, of those worth a panel (vLLM 0.32).
+VLLM_COUNTERS_AND_GAUGES = {
+    "vllm:num_requests_running",
+    "vllm:num_requests_waiting",
+    "vllm:kv_cache_usage_perc",
+    "vllm:prefix_cache_hits_total",
+    "vllm:prefix_cache_queries_total",
+    "vllm:generation_tokens_total",
+    "vllm:num_preemptions_total",
+}
+VLLM_HISTOGRAMS = {
+    "vllm:time_to_first_token_seconds",
+    "vllm:inter_token_latency_seconds",
+    "vllm:request_queue_time_seconds",
+    "vllm:e2e_request_latency_seconds",
+}
+#: Made by Prometheus itself.
+PROMETHEUS = {"up", "ALERTS"}
+
+PANELS = [pytest.param(panel, id=f"{board.uid}: {panel.title}") for board in BOARDS for panel in board.panels]
+each_board = pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
+each_panel = pytest.mark.parametrize("panel", PANELS)
+
+
+def rules(folder: str) -> list[dict[str, Any]]:
+    files = sorted((MONITORING / folder).glob("*.yml"))
+    groups = [group for file in files for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def of_histogram(name: str) -> set[str]:
+    return {f"{name}_{part}" for part in ("bucket", "sum", "count")}
+
+
+def series_of(metric: Metric) -> set[str]:
+    return of_histogram(metric.name) if metric.kind == "histogram" else {metric.name}
+
+
+def airflow_series() -> Iterator[str]:
+    mappings = yaml.safe_load((MONITORING / "statsd_mapping.yml").read_text(encoding="utf-8"))["mappings"]
+    for mapping in mappings:
+        observed = mapping.get("match_metric_type") == "observer"
+        yield from of_histogram(mapping["name"]) if observed else {mapping["name"]}
+
+
+def selected(expression: str) -> dict[str, set[str]]:
+    """Metric -> the labels that its matchers name."""
+    found: dict[str, set[str]] = {}
+    for name, _, matchers in re.findall(r"\b([a-z][a-zA-Z0-9_:]*|ALERTS)(\{([^}]*)\})?(?!\s*\()", _bare(expression)):
+        if "_" in name or name in PROMETHEUS:
+            found.setdefault(name, set()).update(re.findall(r"(\w+)\s*[=!]", matchers))
+    return found
+
+
+def _bare(expression: str) -> str:
+    """Without functions' and groupings' words."""
+    return re.sub(r"\b(by|on|group_left|ignoring|without)\s*\([^)]*\)|\w+\s*(?=\()|\[[^\]]*\]", " ", expression)
+
+
+@each_board
+def test_the_json_that_grafana_imports_is_what_its_source_says(board: Board) -> None:
+    assert (JSON / f"{board.uid}.json").read_text(encoding="utf-8") == as_json(board), (
+        "run: python -m monitoring.dashboards"
+    )
+
+
+def test_every_json_file_is_of_a_source() -> None:
+    assert {file.stem for file in JSON.glob("*")} == {board.uid for board in BOARDS}
+
+
+@each_board
+def test_a_dashboard_lets_its_reader_choose_stage_and_scenario(board: Board) -> None:
+    variables = {one["name"]: one for one in json.loads(as_json(board))["templating"]["list"]}
+    assert {"datasource", "stage", "scenario", "airflow", "runbooks"} == set(variables)
+    assert variables["scenario"].get("multi", False) is not board.one_scenario
+
+
+@each_panel
+def test_every_query_parses(panel: Panel) -> None:
+    for expression in panel.queries.values():
+        promql.parse(plain(expression))
+
+
+@each_panel
+def test_every_query_names_metrics_and_labels_that_exist(panel: Panel) -> None:
+    declared = {series: metric for metric in DECLARED.values() for series in series_of(metric)}
+    others = {*VLLM_COUNTERS_AND_GAUGES, *PROMETHEUS, *airflow_series(), *(rule["record"] for rule in rules("rules"))}
+    others |= {series for name in VLLM_HISTOGRAMS for series in of_histogram(name)}
+    for expression in panel.queries.values():
+        found = selected(expression)
+        assert found
+        for name, labels in found.items():
+            assert name in declared or name in others
+            if name in declared:
+                assert labels <= {*declared[name].labels, "le"}
+
+
+@each_panel
+def test_a_panel_says_how_to_read_it_and_its_links_lead_somewhere(panel: Panel) -> None:
+    assert panel.description.endswith(".")
+    assert panel.width in (4, 8, 12, 24)
+    if panel.runbook:
+        assert (MONITORING / "runbooks" / f"{panel.runbook}.md").exists()
+    if panel.airflow:
+        assert any("{{scenario}}" in legend for legend in panel.queries)
+
+
+@each_board
+def test_links_to_runbooks_and_to_airflow_stand_in_the_json(board: Board) -> None:
+    text = as_json(board)
+    for panel in board.panels:
+        if panel.runbook:
+            assert f"${{runbooks}}/{panel.runbook}.md" in text
+    assert ("${airflow}/dags/${__field.labels.scenario}/runs" in text) == any(panel.airflow for panel in board.panels)
+
+
+def test_every_alert_but_the_watchdog_is_linked_from_a_panel_or_only_about_monitoring() -> None:
+    linked = {panel.runbook for board in BOARDS for panel in board.panels}
+    unlinked = {rule["alert"] for rule in rules("alerts")} - linked
+    assert unlinked == {
+        "CareloomWatchdog",
+        "CareloomScenarioPaused",  # shown by "Paused, not installed"
+        "CareloomAirflowMetricsDown",  # shown by "Processes"
+        "CareloomAirflowDagProcessorDown",  # shown by "Heartbeats", as the next
+        "CareloomAirflowTriggererDown",
+    }
+
+
+@pytest.mark.parametrize("metric", DECLARED.values(), ids=lambda metric: metric.name)
+def test_a_metric_has_its_place_on_a_dashboard_or_in_an_alert(metric: Metric) -> None:
+    shown = [expression for board in BOARDS for panel in board.panels for expression in panel.queries.values()]
+    alerted = [rule["expr"] for folder in ("alerts", "rules") for rule in rules(folder)]
+    used = {name for expression in (*shown, *alerted) for name in selected(expression)}
+    assert series_of(metric) & used, f"{metric.name} is nowhere: put it on a dashboard or in an alert, or remove it"
+
+
+def test_grafana_is_told_where_the_dashboards_and_prometheus_are() -> None:
+    folder = MONITORING / "grafana" / "provisioning"
+    sources = yaml.safe_load((folder / "datasources" / "careloom.yml").read_text(encoding="utf-8"))
+    assert [one["type"] for one in sources["datasources"]] == ["prometheus"]
+    providers = yaml.safe_load((folder / "dashboards" / "careloom.yml").read_text(encoding="utf-8"))
+    assert providers["providers"][0]["type"] == "file"
