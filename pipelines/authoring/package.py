@@ -18,7 +18,7 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _MOST = 48
 #: Stage -> (statuses that start the scenario, why).
 _STARTS = {
-    Stage.PRE_VISIT: (("booked", "arrived"), "somebody is coming"),
+    Stage.PRE_VISIT: (("pending", "booked", "arrived"), "somebody is coming"),
     Stage.IN_VISIT: (("in-progress",), "a visit has begun"),
     Stage.POST_VISIT: (("finished",), "a visit is over"),
 }

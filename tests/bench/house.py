@@ -64,6 +64,7 @@ class House:
         say: told each step.
         config: merged into careloom's configuration.
         parts: what is started beside what they need.
+        airflow: environment variables that replace those of our Airflow.
         environment: is told the stack before anything is started; for what depends on its ports.
 
     Attributes:
@@ -77,6 +78,7 @@ class House:
         *,
         config: Mapping[str, Any] | None = None,
         parts: Sequence[str] = ("gateway", "dispatcher", "exporter"),
+        airflow: Mapping[str, str] | None = None,
         environment: Callable[[Stack], None] = lambda stack: None,
     ) -> None:
         self._say = say
@@ -89,12 +91,18 @@ class House:
         self.fake = subprocess.Popen([sys.executable, "-m", fakes.__name__, str(self._port)], cwd=PROJECT)
         self._stack: Stack | None = None
         try:
-            self._start(config or {}, parts, environment)
+            self._start(config or {}, parts, airflow, environment)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, config: Mapping[str, Any], parts: Sequence[str], environment: Callable[[Stack], None]) -> None:
+    def _start(
+        self,
+        config: Mapping[str, Any],
+        parts: Sequence[str],
+        airflow: Mapping[str, str] | None,
+        environment: Callable[[Stack], None],
+    ) -> None:
         source = {
             "name": SOURCE,
             "fhir_version": "R4",
@@ -109,6 +117,7 @@ class House:
             fhir=source["base_url"],
             overrides={"sources": [source], **config},
             dags=self.dags,
+            airflow=airflow,
             say=self._say,
         )
         environment(self._stack)

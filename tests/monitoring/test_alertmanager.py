@@ -91,7 +91,7 @@ def test_what_nothing_else_would_explain_is_never_inhibited(alert: str) -> None:
     assert not any(alert in names(rule["target_matchers"]) for rule in CONFIG["inhibit_rules"])
 
 
-# --- a real Alertmanager ------------------------------------------------------------------------------------------------
+# --- a real Alertmanager -------------------------------------------------------------------------------------------
 
 
 def free_port() -> int:
@@ -102,8 +102,8 @@ def free_port() -> int:
 
 def ask(url: str, body: object = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310  # loopback
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # loopback
+    with urllib.request.urlopen(request, timeout=10) as answer:
         text = answer.read()
     return json.loads(text) if text else None
 

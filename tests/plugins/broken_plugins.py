@@ -59,7 +59,7 @@ BROKEN = (
     Broken("stage", "id and stage differ", "Stage.PRE_VISIT", "Stage.IN_VISIT", "is not <stage>.<name>"),
     Broken("no-trigger", "nothing starts it", "    triggers = (", "    triggers = () and (", "nothing triggers it"),
     Broken("type", "a resource type that FHIR R4 lacks", '"AllergyIntolerance", {', '"Allergy", {', "has no resource type"),
-    Broken("comma", "a string where a tuple is meant", '("booked", "arrived")', '"booked"', "add a comma"),
+    Broken("comma", "a string where a tuple is meant", '("pending", "booked", "arrived")', '"booked"', "add a comma"),
     Broken("placeholder", "a placeholder that nobody fills", '"{patient}"}', '"{subject}"}', "unknown placeholder"),
     Broken("fhirpath", "FHIRPath that does not compile", ' why="', ' fhirpath="status = (", why="', "correct the expression"),
     Broken("unbounded", "a string without a bound", "Annotated[str, Field(max_length=120)]", "str", "unbounded string"),
