@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from pipelines.config import Kafka
 from pipelines.errors import ErrorClass, PayloadGone, StepFailed
+from pipelines.header_names import mend_header_names
 from pipelines.ledger.rows import EventRow, Position
 
 #: Bytes of payloads kept ahead of their use.
@@ -187,6 +188,7 @@ class KafkaPayloads:
         if self._consumer is None:
             from kafka import KafkaConsumer
 
+            mend_header_names()
             self._consumer = KafkaConsumer(
                 bootstrap_servers=self._config.bootstrap,
                 group_id=None,

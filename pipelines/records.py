@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from pipelines.config import Kafka
 from pipelines.envelope import Headers
+from pipelines.header_names import mend_header_names
 from pipelines.ledger.rows import Position
 from pipelines.topics import BrokerUnavailable
 
@@ -127,6 +128,7 @@ class Records:
         if self._consumer is None:
             from kafka import KafkaConsumer
 
+            mend_header_names()
             self._consumer = KafkaConsumer(
                 bootstrap_servers=self._config.bootstrap,
                 group_id=None,

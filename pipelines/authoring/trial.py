@@ -195,7 +195,8 @@ def _started_by(scenario: Scenario[Any], patient: PatientFile, event: Resource |
     if not starting:
         wanted = ", ".join(sorted(matcher.types))
         raise ConfigError(
-            f"nothing in {patient.name} starts {scenario.id}, which waits for {wanted}; give the event with --event FILE"
+            f"nothing in {patient.name} starts {scenario.id}, which waits for {wanted}; "
+            "give the event with --event FILE"
         )
     newest = max(enumerate(starting), key=lambda each: (_sortable(each[1]), each[0]))[1]
     return newest, f"the newest of {len(starting)} in {patient.name} that start it"

@@ -88,6 +88,7 @@ def _run(
         say(f"broker {stack.broker.name}: {stack.broker.why}")
         say(f"model {stack.model.server.name}: {stack.model.why}")
         say(f"prometheus: {stack.monitor.why}")
+        say(f"airflow's metrics: {stack.airflow_metrics.why}")
         stack.start()
         _welcome(stack, began)
         stopping.wait()

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import CorruptRecordError, KafkaError
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from monitoring import metrics
@@ -23,6 +23,7 @@ from monitoring.metrics import RecordOutcome
 from pipelines.breaker import KAFKA
 from pipelines.config import Config
 from pipelines.dead_letter_topic import DeadLetterTopic
+from pipelines.dispatcher import unreadable
 from pipelines.dispatcher.backoff import Backoff
 from pipelines.dispatcher.matching import Reader
 from pipelines.dispatcher.poison import PoisonBox
@@ -33,6 +34,7 @@ from pipelines.envelope import record_time
 from pipelines.errors import CareloomError, PoisonReason
 from pipelines.fail_points import fail_point
 from pipelines.failure_policy import Trouble
+from pipelines.header_names import mend_header_names
 from pipelines.ledger import Incoming, Ledger, Poison, Recorded
 from pipelines.process import describe
 from pipelines.records import KafkaRecord
@@ -111,6 +113,9 @@ class Intake:
             consumer.subscribe([self._kafka.topic], listener=session)
             while not stop.is_set():
                 self._step(session, stop)
+        except CorruptRecordError:
+            if not self._passed_over(session):
+                raise
         finally:
             consumer.close(autocommit=False, timeout_ms=_ANSWER_MS)
 
@@ -138,6 +143,22 @@ class Intake:
             self._wake()
         session.commit(incoming)
         fail_point("dispatcher.committed")
+
+    def _passed_over(self, session: _Session) -> bool:
+        """Take what cannot be read as poison, without a copy; the next session reads on behind it. False where all can.
+
+        Raises:
+            KafkaError, SQLAlchemyError, ReadBeforeRewind: nothing was taken; it is come upon again.
+        """
+        self._epochs = session.epochs()
+        incoming = [Incoming(position, None) for position in unreadable.find(self._kafka, session.standing())]
+        for item in incoming:
+            where = item.position
+            reason = item.poison.reason
+            log.error("poison in %s[%d]@%d: %s: its batch is corrupt", where.topic, where.partition, where.offset, reason)
+        if incoming:
+            _count(self._write(incoming), len(incoming))
+        return bool(incoming)
 
     def _write(self, incoming: Sequence[Incoming]) -> Recorded:
         """Into the ledger, in the epochs in which these records were read.
@@ -196,6 +217,7 @@ class Intake:
         return total
 
     def _connect(self) -> Any:
+        mend_header_names()
         return KafkaConsumer(
             bootstrap_servers=self._kafka.bootstrap,
             group_id=self._kafka.group,
@@ -328,6 +350,11 @@ class _Session(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python
             taken += records
         self._show_lag()
         return taken
+
+    def standing(self) -> Mapping[TopicPartition, int]:
+        """Where each placed partition is read on."""
+        with self._lock:
+            return dict(self._next)
 
     def epochs(self) -> Mapping[tuple[str, int], int]:
         """(topic, partition) -> epoch in which what was polled was read."""

@@ -18,6 +18,7 @@ from pipelines.stack.part import PROJECT, run_once
 from pipelines.stack.postgres import make_database
 from pipelines.stack.probes import Probe
 from pipelines.stack.settings import Kept, write_private
+from pipelines.stack.statsd import airflow_settings
 from pipelines.stack.supervisor import Program
 
 USER = "admin"
@@ -35,18 +36,26 @@ class Airflow:
         config: the `careloom.toml` that tasks read.
         dags: the DAG folder.
         changes: environment variables that replace or join those of `environment`.
+        metrics: whether there is a statsd_exporter to send its own metrics to.
     """
 
     name = "airflow"
     needs = ("postgres",)
 
     def __init__(
-        self, kept: Kept, config: Path, dags: Path = PROJECT / "dags", changes: Mapping[str, str] | None = None
+        self,
+        kept: Kept,
+        config: Path,
+        dags: Path = PROJECT / "dags",
+        changes: Mapping[str, str] | None = None,
+        *,
+        metrics: bool = False,
     ) -> None:
         self._kept = kept
         self._config = config
         self._dags = dags
         self._changes = dict(changes or {})
+        self._metrics = metrics
         self._home = kept.folder("airflow")
         self._passwords = self._home / "passwords.json"
 
@@ -142,6 +151,7 @@ class Airflow:
             "SDK__COORDINATORS": json.dumps({"warm": {"classpath": "warm_workers.WarmCoordinator"}}),
             "SDK__QUEUE_TO_COORDINATOR": json.dumps({"default": "warm"}),
             "USAGE_DATA_COLLECTION__ENABLED": "False",
+            **(airflow_settings(kept.ports["statsd-udp"]) if self._metrics else {}),
         }
         paths = (str(PROJECT / "dags"), *filter(None, (os.environ.get("PYTHONPATH"),)))
         own = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines.errors import ConfigError, StackError
-from pipelines.stack import kafka, vllm
+from pipelines.stack import kafka, statsd, vllm
 from pipelines.stack import prometheus as prom
 from pipelines.stack.kafka import ApacheKafka
 from pipelines.stack.part import Part
@@ -37,7 +37,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Monitor:
-    """Prometheus, where it is installed."""
+    """Prometheus, or statsd_exporter; `part` is None where it is not to be had."""
 
     part: Part | None
     why: str
@@ -115,8 +115,15 @@ def _stand_in(kept: Kept, why: str) -> Model:
     return Model(part.server(), part, why)
 
 
-def monitor(kept: Kept, *, real_model: bool) -> Monitor:
-    """Prometheus where it is installed."""
+def monitor(kept: Kept, *, real_model: bool, airflow: bool = False) -> Monitor:
+    """Prometheus where it is installed; `airflow`: whether there are metrics of Airflow's own."""
     if why_not := prom.missing():
         return Monitor(None, why_not)
-    return Monitor(Prometheus(kept, real_model=real_model), "it is installed")
+    return Monitor(Prometheus(kept, real_model=real_model, airflow=airflow), "it is installed")
+
+
+def airflow_metrics(kept: Kept) -> Monitor:
+    """statsd_exporter where it is to be had."""
+    if why_not := statsd.missing():
+        return Monitor(None, why_not)
+    return Monitor(statsd.StatsdExporter(kept), "statsd_exporter is here")

@@ -50,7 +50,7 @@ class Stack:
     Attributes:
         config: the `careloom.toml` that it wrote.
         kept: its ports and secrets.
-        broker, model, monitor: what was chosen, and why.
+        broker, model, monitor, airflow_metrics: what was chosen, and why.
 
     Raises:
         StackError: another process runs a stack in this folder, or what was asked for cannot be had.
@@ -81,7 +81,9 @@ class Stack:
             self._reserved = Reservation(self.kept.ports.values())
             self.broker = choice.broker(self.kept, broker)
             self.model = choice.model(self.kept, model)
-            self.monitor = choice.monitor(self.kept, real_model=not self.model.server.stand_in)
+            self.airflow_metrics = choice.airflow_metrics(self.kept)
+            measured = self.airflow_metrics.part is not None
+            self.monitor = choice.monitor(self.kept, real_model=not self.model.server.stand_in, airflow=measured)
             hospitals: list[Hospital | Hapi] = [] if fhir else [Hospital(self.kept)]
             hospitals += [Hapi(self.kept)] if hapi else []
             sources = [hospital.source() for hospital in hospitals]
@@ -95,7 +97,7 @@ class Stack:
                 overrides=overrides,
             )
             self.config: Path = write_configuration(self.kept, data)
-            self._airflow = Airflow(self.kept, self.config, dags, airflow)
+            self._airflow = Airflow(self.kept, self.config, dags, airflow, metrics=measured)
             self._parts = {part.name: part for part in self._all_parts(hospitals)}
         except BaseException:
             self._hold.release()
@@ -109,7 +111,7 @@ class Stack:
         self._supervisor = Supervisor(self._id, self.kept.folder("logs"), self._write_record)
 
     def _all_parts(self, hospitals: Sequence[Part]) -> Iterable[Part]:
-        chosen = (self.broker.part, self.model.part, self.monitor.part)
+        chosen = (self.broker.part, self.model.part, self.monitor.part, self.airflow_metrics.part)
         names = tuple(hospital.name for hospital in hospitals)
         if self.broker.part is not None:
             names = ("kafka", *names)
@@ -283,6 +285,7 @@ class Stack:
             "broker": f"{self.broker.name}: {self.broker.why}",
             "model": f"{self.model.server.name}: {self.model.why}",
             "prometheus": self.monitor.why,
+            "airflow's metrics": self.airflow_metrics.why,
         }
         with self._lock:
             record.write(

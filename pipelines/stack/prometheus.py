@@ -32,13 +32,15 @@ class Prometheus:
     name = "prometheus"
     needs: tuple[str, ...] = ()
 
-    def __init__(self, kept: Kept, *, real_model: bool) -> None:
+    def __init__(self, kept: Kept, *, real_model: bool, airflow: bool = False) -> None:
         self._kept = kept
         self._folder = kept.folder("prometheus")
         ports = kept.ports
         self._targets = {name: ports[name] for name in ("gateway", "dispatcher", "exporter", "prometheus")}
         # only vLLM speaks vLLM's metrics
         self._targets["vllm" if real_model else "stand-in"] = ports["model"]
+        if airflow:  # by way of statsd_exporter
+            self._targets["airflow"] = ports["statsd"]
 
     def prepare(self) -> None:
         """Lay out configuration, rules and targets."""

@@ -26,6 +26,8 @@ USUAL_PORTS = {
     "hapi": 8091,
     "model": 8000,
     "prometheus": 9090,
+    "statsd": 9102,
+    "statsd-udp": 9125,
 }
 #: Each secret: (name, random bytes).
 SECRETS = {

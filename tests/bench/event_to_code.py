@@ -1,10 +1,10 @@
 """From an event in Kafka to the scenario's code, one by one on an idle system: ours beside Airflow's two own ways.
 
-All three start at the same moment, right before the record is produced with acks=all, one way after the other: an idle
-Kafka trigger slows every other trigger down. Airflow's own ways run in an Airflow with its own defaults, the first of them
-once more with the settings that careloom ships. Ours ends where the run's task begins on the row (`started_at`); when its
-record has been read and the rules begin is told beside it. Airflow's ways end on the first line of a task that does
-nothing else.
+All three start at the same moment, right before the record is produced with acks=all, one way after the other: an
+idle Kafka trigger slows every other trigger down. Airflow's own ways run in an Airflow with its own defaults, the
+first of them once more with the settings that careloom ships. Ours ends where the run's task begins on the row
+(`started_at`); when its record has been read and the rules begin is told beside it. Airflow's ways end on the first
+line of a task that does nothing else.
 """
 
 from __future__ import annotations

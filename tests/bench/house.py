@@ -27,6 +27,7 @@ from pipelines.stack import ports, record
 from pipelines.stack.environment import Stack
 from pipelines.stack.part import PROJECT
 from pipelines.stack.settings import ModelServer
+from plugins.manager import load as load_plugins
 from tests.bench import fakes
 from tests.bench.accounting import Meter
 from tests.bench.figures import Say
@@ -111,11 +112,12 @@ class House:
             "subscription": "none",
             "reconcile_every": 0,
         }
+        others = sorted(set(load_plugins().scenarios) - {SCENARIO})  # one event is one piece of work
         self._stack = Stack(
             self.folder / "state",
             model=ModelServer(f"http://127.0.0.1:{self._port}/v1", fakes.NAME, "none", stand_in=True),
             fhir=source["base_url"],
-            overrides={"sources": [source], **config},
+            overrides={"sources": [source], "plugins": {"disabled_scenarios": others}, **config},
             dags=self.dags,
             airflow=airflow,
             say=self._say,

@@ -92,7 +92,6 @@ def test_the_test_of_a_new_package_passes_at_once(tmp_path: Path, stage: str) ->
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
     ran = subprocess.run(command, cwd=package, capture_output=True, text=True, timeout=200)
     assert ran.returncode == 0, ran.stdout[-1500:]
-    assert "22 passed" in ran.stdout or "passed" in ran.stdout.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +137,10 @@ def test_a_scenario_without_golden_cases_is_told_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("what", "says"),
     [
-        ("nothing-of-that-name", "no folder, no .py file, no installed plugin and no scenario; there are the scenarios"),
+        (
+            "nothing-of-that-name",
+            "no folder, no .py file, no installed plugin and no scenario; there are the scenarios",
+        ),
         ("bare", "there is no pyproject.toml"),
         ("unnamed", "no plugin is named; add [project.entry-points.careloom]"),
         ("torn", "not TOML"),

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from pipelines.stack import prometheus, vllm
+from pipelines.stack import choice, prometheus, statsd, vllm
 from pipelines.stack.airflow import Airflow
 from pipelines.stack.fhir import Hospital
 from pipelines.stack.hapi import Hapi
@@ -20,6 +20,7 @@ from pipelines.stack.part import PROJECT, Part
 from pipelines.stack.prometheus import Prometheus
 from pipelines.stack.settings import SECRETS, USUAL_PORTS, Kept
 from pipelines.stack.stand_in_part import StandIn
+from pipelines.stack.statsd import StatsdExporter
 from pipelines.stack.supervisor import Program
 from pipelines.stack.vllm import Vllm
 
@@ -28,7 +29,8 @@ from pipelines.stack.vllm import Vllm
 def parts(kept: Kept) -> Iterable[Part]:
     config = kept.state_dir / "careloom.toml"
     own = own_parts(kept, config, outside=("kafka", "fhir"))
-    return (Hospital(kept), Airflow(kept, config), Vllm(kept), StandIn(kept), Prometheus(kept, real_model=True), *own)
+    monitors = (Prometheus(kept, real_model=True), StatsdExporter(kept))
+    return (Hospital(kept), Airflow(kept, config), Vllm(kept), StandIn(kept), *monitors, *own)
 
 
 def _programs(parts: Iterable[Part]) -> dict[str, Program]:
@@ -37,7 +39,7 @@ def _programs(parts: Iterable[Part]) -> dict[str, Program]:
 
 def test_every_program_has_a_probe_on_loopback(parts: Iterable[Part]) -> None:
     programs = _programs(parts)
-    assert len(programs) == 11
+    assert len(programs) == 12
     for program in programs.values():
         assert program.probe is not None
         assert urlsplit(program.probe.target).hostname == "127.0.0.1"
@@ -102,6 +104,33 @@ def test_prometheus_is_given_the_ports_of_this_stack_for_the_jobs_of_the_one_fil
         assert wanted[name] == [f"targets/{name}.json"]
         targets = json.loads((folder / "targets" / f"{name}.json").read_text())
         assert targets == [{"targets": [f"127.0.0.1:{kept.ports[port]}"]}]
+
+
+def test_airflow_sends_its_metrics_to_where_the_exporter_listens_and_prometheus_scrapes(kept: Kept) -> None:
+    config = kept.state_dir / "careloom.toml"
+    env = Airflow(kept, config, metrics=True).environment()
+    argv = " ".join(StatsdExporter(kept).programs()[0].argv)
+    assert env["AIRFLOW__METRICS__STATSD_HOST"] == "127.0.0.1"
+    assert f"--statsd.listen-udp=127.0.0.1:{env['AIRFLOW__METRICS__STATSD_PORT']} --statsd.listen-tcp= " in argv
+    if prometheus.missing():
+        pytest.skip(str(prometheus.missing()))
+    Prometheus(kept, real_model=True, airflow=True).prepare()
+    targets = json.loads((kept.state_dir / "prometheus" / "targets" / "airflow.json").read_text())
+    assert f"--web.listen-address={targets[0]['targets'][0]}" in argv
+
+
+def test_without_a_statsd_exporter_airflow_sends_nothing_and_nothing_is_scraped(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statsd, "find", lambda: None)
+    chosen = choice.airflow_metrics(kept)
+    assert chosen.part is None
+    assert "statsd_exporter" in chosen.why
+    assert not [key for key in Airflow(kept, kept.state_dir / "c.toml").environment() if "STATSD" in key]
+    if prometheus.missing():
+        pytest.skip(str(prometheus.missing()))
+    Prometheus(kept, real_model=True).prepare()
+    assert not (kept.state_dir / "prometheus" / "targets" / "airflow.json").exists()
 
 
 def test_a_stand_in_is_not_scraped_as_vllm(kept: Kept) -> None:
