@@ -16,7 +16,7 @@ MONITORING = Path(__file__).parent
 TARGET = MONITORING.parent / "deploy" / "kubernetes" / "monitoring"
 
 _HEAD = """\
-# Written by `python -m monitoring.kubernetes` from monitoring/; a test holds both together. Only checked, never applied.
+# Written by `python -m monitoring.kubernetes` from monitoring/; a test holds both together. Only checked.
 # yamllint disable rule:line-length rule:indentation
 """
 _LABELS = {"app.kubernetes.io/part-of": "careloom"}

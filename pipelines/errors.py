@@ -98,7 +98,7 @@ class PoisonReason(StrEnum):
     NOT_A_RESOURCE = "not_a_resource"  # its value is JSON and no object
     TOO_DEEP = "too_deep"  # its value is nested beyond what can be read
     NOT_STORABLE = "not_storable"  # PostgreSQL cannot keep what its envelope says
-    UNREADABLE = "unreadable"  # reading it failed in a way that nobody thought of: a fault of ours
+    UNREADABLE = "unreadable"  # its batch is corrupt, or reading it failed in a way that nobody thought of
 
 
 class StepFailed(CareloomError):

@@ -15,8 +15,8 @@ _MENDED = "_careloom_mended"
 def mend_header_names() -> None:
     """From now on this process reads such records; each byte of such a name that is no ASCII stands as "?".
 
-    Call it before a consumer polls; a second call changes nothing. Everything else of kafka-python's reading, its checks
-    of checksums and lengths among them, stays as it is.
+    Call it before a consumer polls; a second call changes nothing. Everything else of kafka-python's reading stays as
+    it is, its checks of checksums and lengths among them.
     """
     from kafka.record.default_records import DefaultRecordBatch
 

@@ -14,6 +14,7 @@ from pipelines.envelope import record_time
 from pipelines.errors import PoisonReason
 from pipelines.ledger import Ledger, Position
 from pipelines.ledger.dead_letters import PoisonRow
+from pipelines.ledger.rows import UNKNOWN_TIME
 from pipelines.records import RawRecord
 
 
@@ -45,14 +46,15 @@ class Found:
 def find(records: ReadsRecords, row: PoisonRow) -> Found | None:
     """The record itself, else its copy; None where Kafka has neither any more.
 
-    A record of another time at its position is another record: the topic was made anew.
+    A record of another time at its position is another record: the topic was made anew. Where its time is unknown, as
+    it could not be read at all, it is whatever stands there.
 
     Raises:
         BrokerUnavailable: no answer.
         CareloomError: what stands in the dead-letter topic is no copy.
     """
     record = records.at(row.position)
-    if record is not None and record_time(record.timestamp) == row.record_at:
+    if record is not None and row.record_at in (UNKNOWN_TIME, record_time(record.timestamp)):
         return Found(record, row.position)
     copy = records.at(row.copy) if row.copy is not None else None
     return Found(original(copy), row.copy) if copy is not None and row.copy is not None else None

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from plugins.fhir_text import Line, display, listed, source_of
-from plugins.scenario import Case, Fact, Locale, Resource, Text
+from plugins.scenario import Case, Fact, Locale, Question, Resource, Text
 
 _HAN = re.compile(r"[\u3400-\u9fff]")
 _LATIN = re.compile(r"[A-Za-z]{2,}")
@@ -24,6 +24,12 @@ def written_in(text: str, default: Locale) -> Locale:
     if _HAN.search(text):
         return "zh"
     return "en" if _LATIN.search(text) else default
+
+
+def in_languages(words: str | Text, *languages: Locale) -> list[Question]:
+    """The same question in each language, the first first: what one has no passage for is looked for in the next."""
+    said = [Question(words if isinstance(words, str) else words.in_(language), language) for language in languages]
+    return list(dict.fromkeys(said))
 
 
 def language_facts(case: Case) -> list[Fact]:

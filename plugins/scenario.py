@@ -153,6 +153,19 @@ class KnowledgeQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """What to look for in the knowledge base.
+
+    Attributes:
+        words: as a person would ask, or a few key words.
+        locale: language of the words, and so of the passages that are searched; see `plugins.patient_language`.
+    """
+
+    words: str
+    locale: Locale
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """What a scenario is given: one event and the part of the record that it asked for.
 
@@ -330,8 +343,11 @@ class Scenario(ABC, Generic[Answer]):
     def prompt(self, case: Case) -> Prompt:
         """How the model is asked."""
 
-    def questions(self, case: Case) -> Mapping[str, str]:
-        """What to look for in the knowledge base: name of a `knowledge` query -> words. Asked before `prompt`."""
+    def questions(self, case: Case) -> Mapping[str, str | Sequence[Question]]:
+        """What to look for in the knowledge base, by name of the `knowledge` query. Asked before `prompt`.
+
+        Words are looked for in the language of the house; `Question`s each in their own, until one finds something.
+        """
         return _EMPTY
 
     def rules(self, case: Case) -> Sequence[Finding]:

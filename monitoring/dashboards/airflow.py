@@ -77,14 +77,10 @@ BOARD = Board(
                     {"{{dag_id}}": quantile(0.95, "airflow_dagrun_duration_success_seconds", _DAG, "dag_id")},
                 ),
                 Panel(
-                    "To the first task, 95 of 100",
-                    "From a run to its first scheduled task.",
+                    "Scheduled, 95 of 100",
+                    "From scheduled to queued.",
                     "s",
-                    {
-                        "{{dag_id}}": quantile(
-                            0.95, "airflow_dagrun_first_task_scheduling_delay_seconds", _DAG, "dag_id"
-                        )
-                    },
+                    {"{{dag_id}}": quantile(0.95, "airflow_task_scheduled_duration_seconds", _DAG, "dag_id")},
                     runbook="CareloomAirflowSchedulerDown",
                 ),
                 Panel("Runs under way", "Of all DAGs.", "short", {"runs": "max(airflow_scheduler_dagruns_running)"}),

@@ -123,11 +123,13 @@ def work_lines(row: Any) -> Iterator[tuple[str, str]]:
 
 def poison_lines(row: PoisonRow) -> Iterator[tuple[str, str]]:
     """All that is known of a record that is no event, as (what, text)."""
+    from pipelines.ledger.rows import UNKNOWN_TIME
+
     yield "reason", row.reason.value
     yield "record", place(row.position) or ""
-    yield "written at", f"{row.record_at:{_TIME}}"
+    yield "written at", "unknown" if row.record_at == UNKNOWN_TIME else f"{row.record_at:{_TIME}}"
     yield "read at", f"{row.at:{_TIME}}"
-    yield "copy", place(row.copy) or "none: the broker took none; the record stays as long as its topic's retention"
+    yield "copy", place(row.copy) or "none; the record stays as long as its topic's retention"
     yield "read again", f"{row.tries} times{f'; {row.note}' if row.note else ''}"
     yield "held back", "nothing: no patient is known of it"
     yield "then", f"careloom dead-letters retry p{row.id} --why ...   or   discard p{row.id} --why ..."

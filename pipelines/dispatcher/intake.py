@@ -153,9 +153,8 @@ class Intake:
         self._epochs = session.epochs()
         incoming = [Incoming(position, None) for position in unreadable.find(self._kafka, session.standing())]
         for item in incoming:
-            where = item.position
-            reason = item.poison.reason
-            log.error("poison in %s[%d]@%d: %s: its batch is corrupt", where.topic, where.partition, where.offset, reason)
+            at, reason = item.position, item.poison.reason
+            log.error("poison in %s[%d]@%d: %s: its batch is corrupt", at.topic, at.partition, at.offset, reason)
         if incoming:
             _count(self._write(incoming), len(incoming))
         return bool(incoming)

@@ -44,7 +44,7 @@ class PoisonRow:
         record_at: its own time by the broker.
         reason: why it is none.
         at: when the dispatcher read it.
-        copy: where its copy in the dead-letter topic is; None where the broker took none.
+        copy: where its copy in the dead-letter topic is; None where the broker took none, or gave no bytes.
         tries: how often a person had it read again.
         note: of the last such try.
     """

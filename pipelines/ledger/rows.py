@@ -10,7 +10,8 @@ from typing import Any
 from pipelines.errors import PoisonReason
 from pipelines.ledger.states import State
 
-_UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+#: When a record was written that could not be read at all.
+UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Poison:
     """
 
     reason: PoisonReason = PoisonReason.UNREADABLE
-    record_at: datetime = _UNKNOWN_TIME
+    record_at: datetime = UNKNOWN_TIME
     copy: Position | None = None
 
 

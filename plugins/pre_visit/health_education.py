@@ -27,7 +27,7 @@ from plugins.fhir_text import (
 from plugins.hookspecs import hookimpl
 from plugins.messages import URGENT, listing, to_patient
 from plugins.passages import by_source, passage_facts, quote
-from plugins.patient_language import language_facts, spoken, written_in
+from plugins.patient_language import in_languages, language_facts, spoken, written_in
 from plugins.record_lines import condition, facts
 from plugins.record_parts import reasons
 from plugins.record_queries import PROBLEMS as PROBLEM_QUERY
@@ -39,6 +39,7 @@ from plugins.scenario import (
     KnowledgeQuery,
     Locale,
     Prompt,
+    Question,
     Resource,
     Risk,
     Scenario,
@@ -116,10 +117,13 @@ class HealthEducation(Scenario[EducationAnswer]):
     deadline = timedelta(minutes=30)
     prompt_version = "health-education-1"
 
-    def questions(self, case: Case) -> Mapping[str, str]:
-        """What the occasion is about; for an appointment also how to come to it."""
-        coming = case.trigger.get("resourceType") == "Appointment"
-        return {"topic": _topic(case.trigger), **({"visit": _VISIT.in_(case.locale)} if coming else {})}
+    def questions(self, case: Case) -> Mapping[str, Sequence[Question]]:
+        """What the occasion is about, in the record's words; for an appointment also how to come to it."""
+        topic = _topic(case.trigger)
+        looked_for = {"topic": in_languages(topic, written_in(topic, spoken(case)), case.locale)}
+        if case.trigger.get("resourceType") == "Appointment":
+            looked_for["visit"] = in_languages(_VISIT, spoken(case), case.locale)
+        return looked_for
 
     def prompt(self, case: Case) -> Prompt:
         """The occasion, for whom, the passages."""

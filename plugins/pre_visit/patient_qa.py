@@ -21,7 +21,7 @@ from plugins.fhir_text import Line, age_in_months, clean, deceased, listed, refe
 from plugins.hookspecs import hookimpl
 from plugins.messages import URGENT, listing, to_patient
 from plugins.passages import Quoted, passage_facts, quote
-from plugins.patient_language import written_in
+from plugins.patient_language import in_languages, written_in
 from plugins.record_lines import facts, real
 from plugins.record_queries import PROBLEMS as PROBLEM_QUERY
 from plugins.red_flag_drafts import Review, raise_flags
@@ -33,6 +33,7 @@ from plugins.scenario import (
     KnowledgeQuery,
     Locale,
     Prompt,
+    Question,
     RecordQuery,
     Resource,
     Risk,
@@ -143,12 +144,13 @@ class PatientQa(Scenario[QaAnswer]):
     deadline = timedelta(minutes=2)
     prompt_version = "patient-qa-1"
 
-    def questions(self, case: Case) -> Mapping[str, str]:
-        """The message itself; a short one with the patient's message before it."""
+    def questions(self, case: Case) -> Mapping[str, Sequence[Question]]:
+        """The message itself, in its language; a short one with the patient's message before it."""
         asked = _words(case.trigger)
         before = [_words(one) for one in _earlier(case) if _by_patient(one)]
-        short = len(asked) < _SHORT[written_in(asked, case.locale)]
-        return {"answers": " ".join([*before[-1:], asked]) if short else asked}
+        language = _language(case)
+        short = len(asked) < _SHORT[language]
+        return {"answers": in_languages(" ".join([*before[-1:], asked]) if short else asked, language, case.locale)}
 
     def prompt(self, case: Case) -> Prompt:
         """The question, the passages, then the thread and who asks."""

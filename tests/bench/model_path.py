@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,33 +80,34 @@ async def _measure(stack: Stack, turns: Sequence[str], result: Result, say: Say)
             except StepFailed:
                 refused += 1
 
-        await _side_by_side([lambda n=n, case=case: one(n, case) for n, case in enumerate(cases)])
+        await _side_by_side([partial(one, n, case) for n, case in enumerate(cases)])
 
     await ours()
     url, bodies = f"{config.model.url}/chat/completions", [_bytes(config.model.name, one) for one in fleet.first]
     say(f"{len(bodies)} prompts of {sum(map(len, bodies)) // len(bodies)} bytes; prefix cache filled")
     seen: dict[str, list[dict[str, float]]] = {"ours": [], "straight": []}
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=IN_FLIGHT)) as session:
-        tokens = 0
+    tokens = 0
 
-        async def straight() -> None:
+    async def straight() -> None:
+        nonlocal tokens
+
+        async def one(session: aiohttp.ClientSession, content: bytes) -> None:
             nonlocal tokens
+            async with session.post(url, data=content, headers={"content-type": "application/json"}) as answer:
+                tokens += orjson.loads(await answer.read())["usage"]["completion_tokens"]
 
-            async def one(content: bytes) -> None:
-                nonlocal tokens
-                async with session.post(url, data=content, headers={"content-type": "application/json"}) as answer:
-                    tokens += orjson.loads(await answer.read())["usage"]["completion_tokens"]
+        # a session a round: vLLM closes connections that lie idle while the other way has its turn
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=IN_FLIGHT)) as session:
+            await _side_by_side([partial(one, session, content) for content in bodies])
 
-            await _side_by_side([lambda content=content: one(content) for content in bodies])
-
-        for turn in turns:
-            fleet.asked, fleet.tokens, tokens = 0, 0, 0
-            began, cpu = time.perf_counter(), time.process_time()
-            await (ours() if turn == "ours" else straight())
-            round_ = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
-            round_ |= {"requests": fleet.asked or len(bodies), "tokens": fleet.tokens or tokens}
-            seen[turn].append(round_)
-            say(f"{turn}: {round_['requests'] / round_['seconds']:.2f} requests/s")
+    for turn in turns:
+        fleet.asked, fleet.tokens, tokens = 0, 0, 0
+        began, cpu = time.perf_counter(), time.process_time()
+        await (ours() if turn == "ours" else straight())
+        round_ = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
+        round_ |= {"requests": fleet.asked or len(bodies), "tokens": fleet.tokens or tokens}
+        seen[turn].append(round_)
+        say(f"{turn}: {round_['requests'] / round_['seconds']:.2f} requests/s")
     await fleet.close()
     _tell(result, seen, refused)
 

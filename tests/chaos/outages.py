@@ -181,7 +181,7 @@ def _start_if_ended(server: Server) -> None:
 
 
 def clock(options: Options, say: Callable[[str], None]) -> Iterator[Outcome]:
-    """The gateway's wall clock is ten minutes ahead, the dispatcher's ten behind, the workers' ahead, and the reverse."""
+    """The wall clocks of gateway and workers are ten minutes ahead, the dispatcher's ten behind, and the reverse."""
     compiler = shutil.which("cc")
     if compiler is None:
         yield Outcome("clocks 10 minutes off", skipped="no C compiler to build clock_off.c with (apt-get install gcc)")

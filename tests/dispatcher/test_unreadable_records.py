@@ -23,6 +23,7 @@ from pipelines.dispatcher.pressure import Pressure
 from pipelines.envelope import pack
 from pipelines.ledger import Ledger, Match, Position
 from pipelines.payloads import KafkaPayloads
+from pipelines.poison_retry import Outcome, again
 from pipelines.records import Records
 from pipelines.topics import ensure_topic
 
@@ -42,10 +43,10 @@ class RawName(str):
 class Writer:
     """Writes batches into partition 0, each `write` one batch."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, **given: Any) -> None:
         ensure_topic(config)
         self.topic = config.kafka.topic
-        self.producer = KafkaProducer(bootstrap_servers=config.kafka.bootstrap, acks="all", linger_ms=300)
+        self.producer = KafkaProducer(bootstrap_servers=config.kafka.bootstrap, acks="all", linger_ms=300, **given)
 
     def write(self, *records: tuple[str, list[tuple[str, bytes]]], body: bytes = BODY) -> None:
         for id_, headers in records:
@@ -118,6 +119,16 @@ def test_the_bytes_of_an_event_behind_it_in_its_batch_are_had(config: Config, le
     payloads.close()
 
 
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
+def test_whatever_a_writer_compresses_with_is_read(config: Config, ledger: Ledger, until: Any, codec: str) -> None:
+    writer = Writer(config, compression_type=codec)
+    writer.write(("one", []), ("", [(RawName("x"), b"v" * 500)]), ("two", []))
+    writer.producer.close()
+    with reading(config, ledger):
+        until(lambda: ledger.account().read == 3)
+    assert (ledger.account().events, ledger.account().poison) == (2, 1)
+
+
 def test_a_batch_whose_checksum_is_wrong_is_passed_over_and_each_of_its_records_is_counted(
     config: Config, ledger: Ledger, ledger_engine: Engine, writer: Writer, tmp_path_factory, until
 ) -> None:
@@ -125,7 +136,7 @@ def test_a_batch_whose_checksum_is_wrong_is_passed_over_and_each_of_its_records_
     writer.write(("before", []))
     writer.write(("c1", []), ("c2", []), ("c3", []), body=mark)
     writer.write(("after", []), ("after2", []))
-    _damage(tmp_path_factory, config, mark)
+    _write_over(tmp_path_factory, config, mark, b"X")
     with reading(config, ledger):
         until(lambda: ledger.account().read == 6)
         writer.write(("later", []))
@@ -133,6 +144,14 @@ def test_a_batch_whose_checksum_is_wrong_is_passed_over_and_each_of_its_records_
     account = ledger.account()
     assert (account.events, account.poison, account.missing, account.unaccounted) == (4, 3, 0, 0)
     assert poison(ledger_engine) == [(offset, "unreadable", None) for offset in (1, 2, 3)]
+
+    _write_over(tmp_path_factory, config, mark, mark[-1:])
+    records = Records(config.kafka)
+    row = ledger.poison()[0]
+    reader = Reader({"Encounter"}, lambda resource: (MATCH,))
+    assert again(ledger, records, reader, row, by="wu", why="another replica leads now") is Outcome.RECORDED
+    records.close()
+    assert ledger.account().unaccounted == 0
 
 
 def test_what_can_be_read_at_the_second_try_is_no_poison(config: Config, ledger, writer, until, monkeypatch) -> None:
@@ -152,10 +171,10 @@ def test_what_can_be_read_at_the_second_try_is_no_poison(config: Config, ledger,
     assert (ledger.account().events, ledger.account().poison) == (2, 0)
 
 
-def _damage(tmp_path_factory: pytest.TempPathFactory, config: Config, mark: bytes) -> None:
-    """Change one byte of the batch that holds `mark`, where the broker keeps it."""
+def _write_over(tmp_path_factory: pytest.TempPathFactory, config: Config, mark: bytes, last: bytes) -> None:
+    """Change the last byte of the last `mark`, where the broker keeps it: one byte of one batch."""
     [segment] = tmp_path_factory.getbasetemp().rglob(f"{config.kafka.topic}-0/00000000000000000000.log")
-    data = segment.read_bytes()
+    at = segment.read_bytes().rindex(mark[:-1]) + len(mark) - 1
     with segment.open("r+b") as file:
-        file.seek(data.rindex(mark) + 2)
-        file.write(b"X")
+        file.seek(at)
+        file.write(last)

@@ -19,10 +19,10 @@ import pytest
 
 pytest.importorskip("grafana_foundation_sdk", reason="grafana-foundation-sdk is a development dependency")
 
-from monitoring.dashboards.__main__ import BOARDS  # noqa: E402
-from monitoring.dashboards.description import Board  # noqa: E402
-from monitoring.dashboards.grafana import plain  # noqa: E402
-from pipelines.stack import statsd, vllm  # noqa: E402
+from monitoring.dashboards.__main__ import BOARDS
+from monitoring.dashboards.description import Board
+from monitoring.dashboards.grafana import plain
+from pipelines.stack import statsd, vllm
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.long, pytest.mark.timeout(900)]
 

@@ -161,6 +161,8 @@ def query(**more: Any) -> tuple[RecordQuery, ...]:
         ({"version": ""}, "version is empty"),
         ({"max_tokens": "many"}, "max_tokens is empty or of the wrong type"),
         ({"deadline": timedelta(0)}, "greater than zero"),
+        ({"objective": 1.0}, "share between 0 and 1"),
+        ({"objective": 95.0}, "share between 0 and 1"),
         ({"id": "follow_up"}, "is not <stage>.<name>"),
         ({"id": "pre_visit.other"}, "its stage is post_visit"),
         ({"stage": Stage.IN_VISIT}, "its stage is in_visit"),
