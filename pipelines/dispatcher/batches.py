@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between looks when nothing is known to wait: a backoff may have ended, a switch may have been turned.
 _IDLE = 0.5
+#: Seconds until what waits is counted again while every run that may be open is: over 20,000 rows that takes 0.1 s.
+_FULL = 1.0
 
 
 class Batches:
@@ -73,12 +75,14 @@ class Batches:
         self._without_room: set[str] = set()
         self._idle_reasons: dict[str, str] = {}
         self._gauged: set[str] = set()
+        self._full_until = 0.0
 
     def run(self, stop: threading.Event, wake: threading.Event) -> None:
         """Make runs until `stop` is set; at once when `wake` is, else every so often."""
+        woken = True
         while not stop.is_set():
             try:
-                pause = self.step()
+                pause = self.step(woken)
                 self._backoff.succeeded()
             except (AirflowError, SQLAlchemyError) as error:
                 retry_after = None
@@ -88,18 +92,24 @@ class Batches:
                 pause = self._backoff.failed(retry_after)
                 log.warning("no runs can be made (%s); again in %.1f s", describe(error), pause)
                 stop.wait(pause)
+                woken = True
                 continue
-            wake.wait(pause)
+            woken = wake.wait(pause)
             wake.clear()
 
-    def step(self) -> float:
+    def step(self, woken: bool = True) -> float:
         """Post what is not posted, decide on new runs and post them; returns the seconds until the next look.
+
+        Args:
+            woken: whether something came; else, while no further run could be made, only finished ones are looked for.
 
         Raises:
             AirflowUnavailable: Airflow cannot be asked; every row that is in no run waits.
             SQLAlchemyError: the ledger failed.
         """
-        backlog = self._close_and_look()
+        if not self._close_finished() and not woken and time.monotonic() < self._full_until:
+            return self._config.linger
+        backlog = self._ledger.backlog()
         self._pressure.measured(sum(b.waiting for b in backlog))
         if not backlog:
             with suppress(AirflowError):  # kept fresh: the first event after a quiet hour does not wait for this answer
@@ -113,18 +123,25 @@ class Batches:
         self._show(backlog, dags)
         able = [b for b in backlog if self._able(b.scenario, dags)]
         self._pressure.measured(sum(b.waiting for b in able))
-        taken = sum(self._take(b) for b in able)
-        if taken:
+        taken = {b.scenario: self._take(b) for b in able}
+        more = any(b.ready > taken[b.scenario] and self._open_with(b, taken) < self._config.max_open_runs for b in able)
+        self._full_until = 0.0 if more else time.monotonic() + _FULL
+        if more and any(taken.values()):
             return 0.0
         return min(_IDLE, self._config.linger) if any(b.ready or b.open_runs for b in able) else _IDLE
 
-    def _close_and_look(self) -> list[Backlog]:
-        for run in self._ledger.close_finished_runs():
+    def _close_finished(self) -> bool:
+        finished = self._ledger.close_finished_runs()
+        for run in finished:
             self._holds.succeeded(run.scenario)
-        return self._ledger.backlog()
+        return bool(finished)
+
+    @staticmethod
+    def _open_with(backlog: Backlog, taken: Mapping[str, int]) -> int:
+        return backlog.open_runs + (taken[backlog.scenario] > 0)
 
     def _take(self, backlog: Backlog) -> int:
-        """Decide on a run of a scenario and post it where it is time; returns the number of runs: 0 or 1."""
+        """Decide on a run of a scenario and post it where it is time; returns its rows, 0 where there is none."""
         if not self._due(backlog):
             return 0
         run = self._ledger.take_run(backlog.scenario, self._config.batch_size)
@@ -133,7 +150,7 @@ class Batches:
         fail_point("dispatcher.decided")
         metrics.BATCH_SIZE.labels(run.scenario).observe(run.size)
         self._post(run)
-        return 1
+        return run.size
 
     def _due(self, backlog: Backlog) -> bool:
         """At once while nothing of the scenario runs; else rows wait for company, and for one of the runs to end."""

@@ -28,7 +28,7 @@ TOP = 15
 _STEPS = {"Infer.execute (": "tasks: infer", "WriteBack.execute (": "tasks: write_back"}
 _REST = "scheduler, executor's workers, and tasks seen too short to tell"
 #: What is careloom's own, in the files' names.
-_OWN = ("pipelines/", "plugins/", "fhir_adapters/", "monitoring/", "dags")
+_OWN = ("pipelines/", "plugins/", "fhir_adapters/", "monitoring/", "scenario_dags.py")
 _PLACE = re.compile(r"^(?P<name>.+) \((?P<file>.+):\d+\)$")
 
 #: Frames from the outermost in, the process before all, and how often they were seen.

@@ -49,6 +49,7 @@ FAULTS = (
     Fault("fhir", "a FHIR server that answers badly", answers.fhir_faults),
     Fault("dispatchers", "two dispatchers, killed and paused", outages.two_dispatchers),
     Fault("paused", "workers thought dead that come back", outages.paused_workers),
+    Fault("late", "a FHIR server that commits late, its worker lost", outages.late_commits),
     Fault("airflow", "Airflow's API away", outages.airflow_away),
     Fault("ledger", "the ledger killed -9", outages.ledger),
     Fault("broker", "the broker killed -9", outages.broker),

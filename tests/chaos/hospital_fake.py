@@ -5,6 +5,7 @@ Nothing that was written is ever forgotten or changed: what the account at the e
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -46,11 +47,13 @@ class Refusal:
         status: of the answer; 0 cuts the connection.
         retry_after: seconds in its header.
         after: do what was asked first, so that only the answer is lost.
+        late: seconds until it is done and answered.
     """
 
     status: int
     retry_after: int | None = None
     after: bool = False
+    late: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,8 @@ class Hospital:
         now = time.monotonic()
         if now < self._not_before.get(event_id, 0.0):
             self.asked_early += 1
+        if refused is not None and refused.late:
+            await asyncio.sleep(refused.late)
         if refused is not None and not refused.after:
             return self._refuse(refused, event_id)
         answer = self._commit(bundle, event_id)

@@ -16,6 +16,7 @@ import servers
 from account import FINAL, Outcome
 from cases import Case
 from forks import Child
+from hospital_fake import Ask, Refusal
 from house import House
 from options import Options
 from servers import Server, until
@@ -135,6 +136,40 @@ def _pause_once(told: Trial, spot: str) -> None:
     until(lambda: _written(house, newer), "the newer version is written", 60)
     caught[0].signal(signal.SIGCONT)
     caught[0].ended.wait(30)
+    told.ended()
+
+
+def late_commits(house: House, options: Options) -> Iterator[Outcome]:
+    """The FHIR server takes its time over a transaction; its worker is lost meanwhile, and a newer version written."""
+    with trial(house, options, "FHIR server commits after a newer version was written", streaming=False) as told:
+        for _ in range(1 if options.quick else 4):
+            _commit_late(told, 8.0 if options.quick else 15.0)
+    yield told.outcome
+
+
+def _commit_late(told: Trial, seconds: float) -> None:
+    house = told.house
+    older, newer = house.cases.versions(2)
+    told.cases += [older, newer]
+    asked = threading.Event()
+
+    def fault(ask: Ask) -> Refusal | None:
+        if ask.event_id != older.event_id or asked.is_set():
+            return None
+        asked.set()
+        return Refusal(0, after=True, late=seconds)
+
+    house.hospital.fault = fault
+    house.sender.send([older])
+    assert asked.wait(60), "the older version's drafts were never sent"
+    house.sender.send([newer])
+    until(lambda: house.states([newer.event_id]), "the newer version is known", 30)
+    for run in list(house.airflow.runs.values()):
+        if run.child is not None and run.task == "write_back":
+            run.child.signal(signal.SIGKILL)
+    until(lambda: _written(house, newer), "the newer version is written", 60)
+    time.sleep(seconds + 1.0)
+    house.hospital.fault = lambda ask: None
     told.ended()
 
 

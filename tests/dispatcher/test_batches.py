@@ -97,6 +97,27 @@ def test_no_more_runs_are_open_than_may_be_and_a_finished_one_makes_room(
     assert fake_airflow.work(ledger) == 2
 
 
+def test_while_no_run_could_be_made_what_waits_is_not_counted_at_every_turn(
+    ledger: Ledger, airflow: AirflowApi, fake_airflow, fill, monkeypatch
+):
+    counted = []
+    count = ledger.backlog
+    monkeypatch.setattr(ledger, "backlog", lambda: counted.append(1) or count())
+    made = batches(ledger, airflow, linger=1e-6, batch_size=1)
+    fill(3)
+    while made.step(woken=False) == 0.0:
+        pass
+    assert len(fake_airflow.runs) == 2
+    before = len(counted)
+    made.step(woken=False)
+    assert len(counted) == before
+    made.step(woken=True)
+    assert len(counted) == before + 1
+    fake_airflow.work(ledger)
+    made.step(woken=False)
+    assert len(fake_airflow.runs) == 3
+
+
 def test_rows_of_a_paused_scenario_wait_and_go_on_afterwards(ledger: Ledger, airflow: AirflowApi, fake_airflow, fill):
     made = batches(ledger, airflow)
     fake_airflow.paused[NOTE] = True
