@@ -121,7 +121,9 @@ class Lifecycle:
                 returned = [i for offer in getattr(plugin.hook, hook)(**told) if offer for i in offer]
                 steps = [_step(plugin, about.scenario, increment) for increment in returned]
             except Exception:  # noqa: BLE001  whatever a plugin raises is its own trouble, and is counted
-                steps = [(HOOK_ERRORS, _canonical({"hook": hook, "plugin": plugin.plugin, SCENARIO: about.scenario}), 1.0)]
+                steps = [
+                    (HOOK_ERRORS, _canonical({"hook": hook, "plugin": plugin.plugin, SCENARIO: about.scenario}), 1.0)
+                ]
             for name, labels, by in steps:
                 counts[name, labels] += by
         return _nested((name, labels, by) for (name, labels), by in counts.items())

@@ -38,7 +38,7 @@ from pipelines.header_names import mend_header_names
 from pipelines.ledger import Incoming, Ledger, Poison, Recorded
 from pipelines.process import describe
 from pipelines.records import KafkaRecord
-from pipelines.topics import ensure_topic
+from pipelines.topics import BrokerUnavailable, ensure_topic
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +110,9 @@ class Intake:
         consumer = self._connect()
         try:
             session = _Session(consumer, self._ledger)
+            # kafka-python 3.0.12: a leader that joins before it knows the topic assigns nothing, and may stay so
+            if not consumer.partitions_for_topic(self._kafka.topic):
+                raise BrokerUnavailable(f"the broker does not say which partitions {self._kafka.topic} has")
             consumer.subscribe([self._kafka.topic], listener=session)
             while not stop.is_set():
                 self._step(session, stop)

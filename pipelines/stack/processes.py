@@ -31,8 +31,8 @@ def with_bytecode(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of a program that compiles a module once and not at every start.
 
     PYTHONDONTWRITEBYTECODE, which images and shells like to set, makes each of Airflow's processes, every task among
-    them, compile all that it imports: 45 % of a task's CPU. Where it is set, bytecode goes to a folder of its own instead
-    of beside the sources.
+    them, compile all that it imports: 45 % of a task's CPU. Where it is set, bytecode goes to a folder of its own
+    instead of beside the sources.
     """
     changed = dict(environment)
     if changed.pop("PYTHONDONTWRITEBYTECODE", ""):
