@@ -20,7 +20,7 @@ from pipelines.authoring.package import write_package
 from pipelines.config import load
 from pipelines.stack.environment import Stack
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.long, pytest.mark.timeout(400)]
 
 SCENARIO = "pre_visit.outside_flag"
 PATIENT = {"resourceType": "Patient", "id": "outside-1", "gender": "female", "birthDate": "1980-05-01"}

@@ -19,6 +19,7 @@ from pipelines import payloads
 from pipelines.config import Kafka
 from pipelines.envelope import pack, unpack
 from pipelines.errors import ErrorClass, PayloadGone, StepFailed
+from pipelines.failure_policy import POLICIES, Action
 from pipelines.ledger import EventRow, Position
 from pipelines.payloads import KafkaPayloads
 from pipelines.stack import kafka as apache
@@ -193,5 +194,5 @@ def test_a_broker_that_is_not_there_is_unavailable_and_costs_no_attempt() -> Non
     with pytest.raises(StepFailed) as caught:
         reader.get(row)
     assert caught.value.error_class is ErrorClass.KAFKA_UNAVAILABLE
-    assert caught.value.transient
+    assert POLICIES[caught.value.error_class].action is Action.WAIT
     reader.close()
