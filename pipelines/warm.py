@@ -10,7 +10,7 @@ import importlib
 import logging
 from collections.abc import Sequence
 
-from fhir_adapters.fhir_models import model_of
+from fhir_adapters.fhir_models import fields_of, model_of
 from pipelines.config import load
 from pipelines.errors import CareloomError
 
@@ -57,10 +57,20 @@ def warm_up(modules: Sequence[str] = MODULES) -> tuple[str, ...]:
     """
     failed = [name for name in modules if not _imported(name)]
     for resource_type in DRAFT_TYPES:
-        model_of(resource_type, "R4")
+        fields_of(model_of(resource_type, "R4"))
+    _guards_read()
     if not _plugins_loaded():
         failed.append("plugins")
     return tuple(failed)
+
+
+def _guards_read() -> None:
+    """The built-in guards read their tables, and compile them, at the first text that they see."""
+    from plugins.guards import drug_names, injection, unsafe_advice
+
+    drug_names.drugs("")
+    injection.orders("")
+    unsafe_advice.rules()
 
 
 def _imported(name: str) -> bool:

@@ -6,6 +6,7 @@ helper. What is read once and kept (a table beside the module) is no concern: wa
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 import sysconfig
@@ -45,12 +46,15 @@ def impure_calls(work: Callable[[], object]) -> list[str]:
         if event == "c_call" and (what := _what(called)) is not None:
             seen[f"{what} ({_name(called)}() at {_place(frame)})"] = None
 
-    before = sys.getprofile()
+    before, collecting = sys.getprofile(), gc.isenabled()
+    gc.disable()  # who listens to the collector, as test tools do, would be taken for `work`
     sys.setprofile(watch)
     try:
         work()
     finally:
         sys.setprofile(before)
+        if collecting:
+            gc.enable()
     return list(seen)
 
 

@@ -181,6 +181,7 @@ CLOSE_RUN = text(
 _CLAIMED = """
     RETURNING work.id, work.scenario, work.scenario_version, work.state, work.attempts, work.lease,
         work.rules_written_at, work.drafts, work.replay, work.run_id, work.tries, work.rules_only, work.rules_at,
+        coalesce(work.asked, work.verdicts, work.counted) IS NOT NULL AS tallied,
         e.event_id, e.source, e.fhir_version, e.resource_type, e.resource_id, e.version_id, e.last_updated, e.change,
         e.patient_key, e.topic, e.partition, e."offset", e.received_at, e.durable_at
 """

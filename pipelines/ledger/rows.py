@@ -156,6 +156,7 @@ class WorkItem:
         tries: failures of this step in a row, whether they counted as attempts or not.
         rules_ran: whether an earlier try has run its rules, and written what cannot wait for a model.
         rules_only: whether it is not its turn yet: an earlier one of its patient has to wait, its rules have not.
+        tallied: whether earlier tries left something to add to.
     """
 
     id: int
@@ -172,6 +173,7 @@ class WorkItem:
     tries: int = 0
     rules_ran: bool = False
     rules_only: bool = False
+    tallied: bool = True
 
     @property
     def identity(self) -> str:

@@ -35,9 +35,16 @@ def with_earlier(connection: Connection, item: WorkItem, tally: Tally) -> dict[s
     """The columns of a row with a try's tally added; the row is locked until the transaction ends."""
     columns = (work.c.asked, work.c.verdicts, work.c.counted)
     row = connection.execute(select(*columns).where(work.c.id == item.id).with_for_update()).one()
-    new = {"asked": tally.asked, "verdicts": tally.verdicts, "counted": tally.counted}
-    sums = {name: added(row._mapping[name] or {}, value) for name, value in new.items()}
-    return {name: value or None for name, value in sums.items()}
+    return {name: added(row._mapping[name] or {}, value) or None for name, value in _columns(tally).items()}
+
+
+def alone(tally: Tally) -> dict[str, Any]:
+    """The same columns of a row whose earlier tries left nothing, which need not be read and locked for it."""
+    return {name: added({}, value) or None for name, value in _columns(tally).items()}
+
+
+def _columns(tally: Tally) -> dict[str, Mapping[str, Any]]:
+    return {"asked": tally.asked, "verdicts": tally.verdicts, "counted": tally.counted}
 
 
 def added(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

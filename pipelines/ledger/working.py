@@ -17,7 +17,7 @@ from pipelines.ledger.breaking import Breaker, BreakerState, Breaking
 from pipelines.ledger.rows import EventRow, Inference, WorkItem, Written
 from pipelines.ledger.states import State, sources_of
 from pipelines.ledger.tables import work
-from pipelines.ledger.tallying import with_earlier
+from pipelines.ledger.tallying import alone, with_earlier
 
 
 class Working(Breaking):
@@ -102,6 +102,10 @@ class Working(Breaking):
                 if hop in inference.times
             },
         }
+        if not item.tallied:
+            with self._at_once.connect() as connection:
+                self._change(connection, item, State.INFERRED, values | alone(inference.tally))
+            return
         with self._engine.begin() as connection:
             values |= with_earlier(connection, item, inference.tally)
             self._change(connection, item, State.INFERRED, values)
@@ -277,4 +281,5 @@ def _work_item(row: Row[Any]) -> WorkItem:
         tries=row.tries,
         rules_ran=row.rules_at is not None,
         rules_only=row.rules_only,
+        tallied=row.tallied,
     )

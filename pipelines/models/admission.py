@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from fhir_adapters.http_transport import trusted
 from pipelines.models.settings import Model, Registry
 from plugins.scenario import Stage
 
@@ -228,7 +229,10 @@ def look_at(model: Model) -> Depth | None:
     if model.kind != "openai":
         return None
     try:
-        answer = httpx.get(metrics_url(model), timeout=PATIENCE, trust_env=False)
+        url = metrics_url(model)
+        # what httpx would read at every look: 20 ms of CPU, also where there is no TLS
+        verify = trusted() if url.startswith("https:") else False
+        answer = httpx.get(url, timeout=PATIENCE, trust_env=False, verify=verify)
     except (httpx.HTTPError, httpx.InvalidURL):
         return None
     return depth(answer.text) if answer.status_code == 200 else None

@@ -17,6 +17,9 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
 
 RUN = Path(__file__).with_name("run.py")
 
+#: What CI has time for; `make chaos` does all of them. "late" is not among them: see docs/decisions/011, the last case.
+CI = "kills,thrice,reorder,poison,dispatchers,paused,airflow,ledger,broker"
+
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
@@ -25,7 +28,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         pytest.skip(why)
     file = tmp_path_factory.mktemp("chaos") / "chaos.json"
     done = subprocess.run(
-        [sys.executable, str(RUN), "--quick", "--json", str(file)],
+        [sys.executable, str(RUN), "--quick", "--kills", "1", "--only", CI, "--json", str(file)],
         capture_output=True,
         text=True,
         timeout=560,
@@ -44,7 +47,7 @@ def test_after_every_fault_this_is_zero(outcomes: list[dict[str, Any]], figure: 
 
 def test_every_fault_that_can_be_done_here_was_done_and_drained_by_itself(outcomes: list[dict[str, Any]]):
     done = [one for one in outcomes if one["skipped"] is None]
-    assert len(done) > 15
+    assert len(done) >= 10
     assert [one["name"] for one in done if not one["injections"] or one["drained"] is None] == []
 
 

@@ -41,9 +41,9 @@ CANARY = "王小明"
 
 @contextmanager
 def reading(config: Config, ledger: Ledger) -> Iterator[None]:
-    """The dispatcher's intake with the built-in scenarios."""
+    """The dispatcher's intake with the scenarios of the configuration."""
     stop = threading.Event()
-    reader = reader_of(load().scenarios.values())
+    reader = reader_of(load(config.plugins.enabled, config.plugins.disabled_scenarios).scenarios.values())
     made = Intake(config, ledger, reader, Pressure(10_000), lambda: None, Backoff(0.01, 0.1))
     thread = threading.Thread(target=made.run, args=(stop,))
     thread.start()

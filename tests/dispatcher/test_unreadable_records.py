@@ -129,6 +129,7 @@ def test_whatever_a_writer_compresses_with_is_read(config: Config, ledger: Ledge
     assert (ledger.account().events, ledger.account().poison) == (2, 1)
 
 
+@pytest.mark.long  # a minute: the consumer gives a batch up slowly
 def test_a_batch_whose_checksum_is_wrong_is_passed_over_and_each_of_its_records_is_counted(
     config: Config, ledger: Ledger, ledger_engine: Engine, writer: Writer, tmp_path_factory, until
 ) -> None:

@@ -121,7 +121,7 @@ def test_a_prompt_that_always_times_out_is_parked_while_others_go_on(house: Any)
 def test_a_prompt_that_kills_every_connection_is_parked_as_the_server_serves_others(house: Any) -> None:
     house.model.says = lambda request: AWAY if "pulse 81" in str(request.messages) else '{"reasons": []}'
     house.enter(81, patient="bad")
-    for n in range(8):
+    for n in range(16):
         house.enter(80, patient=f"p{n}")
         house.both()
         house.wake()
