@@ -29,6 +29,9 @@ from pipelines.stack.environment import Stack
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(1500)]
 
 EVENTS = 100
+SCENARIO = "in_visit.admission_note"
+#: Starts with the same event; its work waits, so that the small model has one question an event.
+SPARED = "in_visit.exam_recommendation"
 #: Longer than HAPI goes on trying.
 GATEWAY_DOWN = 90.0
 #: In a patient's name and in a note; it must stand nowhere but at the hospital, in Kafka and in a model's prompt.
@@ -90,7 +93,7 @@ class House:
         self.event_ids.append(event.identity)
 
     def work(self) -> list[Piece]:
-        return pieces(self.engine, self.event_ids)
+        return [piece for piece in pieces(self.engine, self.event_ids) if piece.scenario == SCENARIO]
 
     def written(self) -> int:
         return sum(piece.state == "written" for piece in self.work())
@@ -116,6 +119,7 @@ def house(stack: Stack) -> Iterator[House]:
     if source.server_token:
         headers["authorization"] = f"Bearer {source.server_token.get_secret_value()}"
     database = engine(config.ledger.url.get_secret_value())
+    Ledger(database).switch_off("scenario", SPARED, by="the test", why="one question an event is enough here")
     with httpx.Client(base_url=f"{source.base_url}/", headers=headers, timeout=60) as http:
         yield House(stack, config, source, database, http)
     database.dispose()
