@@ -166,10 +166,12 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(port: int) -> None:
-    """Serve on loopback until the process is ended."""
+    """Serve on loopback until the process is ended, or its standard input is closed: who started it is gone."""
     hospital, model = Hospital(), Model()
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(hospital, model), "127.0.0.1", port)
-    await server.serve_forever()
+    loop, orphaned = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(sys.stdin, orphaned.set)
+    async with await loop.create_server(lambda: Connection(hospital, model), "127.0.0.1", port):
+        await orphaned.wait()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -92,7 +93,8 @@ def say(text: str) -> None:
 
 
 def timed(name: str, bench: Bench, quick: bool) -> Result:
-    """Run one benchmark."""
+    """Run one benchmark; what it has started is stopped also when this process is asked to end."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     say(f"{name}: begins")
     began = time.monotonic()
     result = bench(quick, lambda text: say(f"{name}: {text}"))

@@ -89,7 +89,8 @@ class House:
         self.dags = self.folder / "dags"
         shutil.copytree(PROJECT / "dags", self.dags, ignore=shutil.ignore_patterns("__pycache__"))
         self._port = ports.choose()
-        self.fake = subprocess.Popen([sys.executable, "-m", fakes.__name__, str(self._port)], cwd=PROJECT)
+        command = (sys.executable, "-m", fakes.__name__, str(self._port))
+        self.fake = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE)
         self._stack: Stack | None = None
         try:
             self._start(config or {}, parts, airflow, environment)
