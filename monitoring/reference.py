@@ -17,7 +17,7 @@ _TITLES = {
 _HEAD = """\
 # Metrics
 
-Written from `monitoring/metrics.py` by `python -m monitoring.reference`; a test holds both together. Every process
+Written from `monitoring/metrics/` by `python -m monitoring.reference`; a test holds both together. Every process
 also shows `process_*` (CPU, memory, open files, start time) and `careloom_build_info`. What the exporter reads from the
 ledger is exact: it equals the ledger's rows, never goes back, and does not depend on any process having lived on.
 """

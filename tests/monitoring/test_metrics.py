@@ -76,13 +76,13 @@ def test_every_hop_is_a_time_in_the_ledger() -> None:
 
 def test_a_label_outside_the_closed_list_is_refused() -> None:
     with pytest.raises(ValueError, match="closed list"):
-        metrics._declare(Metric("careloom_new_total", "counter", "New.", ("patient",), "gateway"))
+        metrics.declare(Metric("careloom_new_total", "counter", "New.", ("patient",), "gateway"))
     assert "careloom_new_total" not in DECLARED
 
 
 def test_a_name_is_declared_once() -> None:
     with pytest.raises(ValueError, match="twice"):
-        metrics._declare(DECLARED["careloom_ledger_up"])
+        metrics.declare(DECLARED["careloom_ledger_up"])
 
 
 @pytest.mark.parametrize("process", metrics.REGISTRIES)
