@@ -74,7 +74,7 @@ class Breaking(Verbs):
     def breakers(self) -> list[Breaker]:
         """All that are known."""
         with self._at_once.connect() as connection:
-            return [_breaker(row) for row in connection.execute(_ALL)]
+            return all_breakers(connection)
 
     def served(self, dependencies: Collection[str]) -> None:
         """These have just done what they were asked for: their breakers close."""
@@ -121,6 +121,11 @@ class Breaking(Verbs):
         longest = self._pace.first * 2.0 ** min(known.openings, 32)
         wait = max(self._pace.wait(known.openings, retry_after), min(longest, self._pace.cap) / 2)
         return _breaker(connection.execute(_OPEN, {"dependency": dependency, "wait": wait}).one())
+
+
+def all_breakers(connection: Connection) -> list[Breaker]:
+    """All that are known, in the caller's transaction."""
+    return [_breaker(row) for row in connection.execute(_ALL)]
 
 
 def _breaker(row: object) -> Breaker:

@@ -87,7 +87,7 @@ def snapshot(engine: Engine) -> Snapshot:
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
         return Snapshot(
             account=account(connection),
-            open_work=_open_work(connection),
+            open_work=open_work_of(connection),
             unfolded=connection.execute(queries.UNFOLDED).scalar_one(),
             samples=[
                 Sample(row.name, json.loads(row.labels), row.value) for row in connection.execute(queries.SAMPLES)
@@ -113,7 +113,7 @@ def open_work(engine: Engine) -> Sequence[OpenWork]:
         sqlalchemy.exc.SQLAlchemyError: the ledger does not answer.
     """
     with engine.connect() as connection:
-        return _open_work(connection)
+        return open_work_of(connection)
 
 
 def account(connection: Connection) -> Account:
@@ -125,7 +125,8 @@ def account(connection: Connection) -> Account:
     return Account(**{key: int(value) for key, value in sums._mapping.items()}, work=counts)
 
 
-def _open_work(connection: Connection) -> list[OpenWork]:
+def open_work_of(connection: Connection) -> list[OpenWork]:
+    """The same in the caller's transaction."""
     return [
         OpenWork(row.scenario, row.stage, State(row.state), row.items, row.oldest)
         for row in connection.execute(queries.OPEN_WORK)
