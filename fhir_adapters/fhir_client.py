@@ -32,6 +32,7 @@ from fhir_adapters.fhir_answer import (
 )
 from fhir_adapters.http_transport import AiohttpTransport
 from fhir_adapters.references import literal
+from fhir_adapters.trace_context import outgoing
 
 __all__ = ["FHIR_JSON", "FhirClient", "Found", "Reading", "Retry", "Saved"]
 
@@ -215,8 +216,9 @@ class FhirClient:
         return await self._request(method, kind, path, content=orjson.dumps(resource), headers=sent)
 
     async def _request(self, method: str, kind: str, path: str, **options: Any) -> httpx.Response:
+        headers = {**options.pop("headers", {}), **outgoing()}
         try:
-            answer = await self._http.request(method, self.base_url + path, **options)
+            answer = await self._http.request(method, self.base_url + path, headers=headers, **options)
         except httpx.HTTPError as error:
             raise FhirUnavailable(f"{method} {kind}: no answer from the FHIR server ({type(error).__name__})") from None
         if not answer.is_success:

@@ -30,6 +30,7 @@ from pipelines.errors import ConfigError
 from pipelines.ledger import engine
 from pipelines.ledger.fold import count_overdue, fold_all
 from pipelines.ledger.snapshot import snapshot
+from pipelines.log_lines import set_up
 from plugins import manager
 from plugins.counters import SCENARIO
 
@@ -179,7 +180,7 @@ def run(config: Config, wait: Callable[[int], object]) -> None:
 
 def main() -> int:
     """Run by the configuration until SIGTERM or SIGINT."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    set_up("exporter")
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before any thread is made, so that only sigwait takes them
 
@@ -188,7 +189,9 @@ def main() -> int:
         signal.sigwait(ends)
 
     try:
-        run(load(), wait)
+        config = load()
+        set_up("exporter", config.logging)
+        run(config, wait)
     except (ConfigError, OSError) as error:
         log.error("%s", error)  # noqa: TRY400 the message is for the operator, the traceback is not
         return 1

@@ -18,6 +18,7 @@ from pipelines.ledger.calls import called
 from pipelines.ledger.rows import WorkItem
 from pipelines.ledger.states import State
 from pipelines.ledger.store import Ledger
+from pipelines.log_context import works_on
 from pipelines.places import place
 
 __all__ = ["Batch", "Outcome", "Summary", "called", "place"]
@@ -183,6 +184,7 @@ class Batch:
                     outcome = Outcome.HELD_BACK
                 else:
                     current.set(Task(item, rules_only))
+                    works_on(item)
                     outcome = await self._one(item, step)
             except LeaseLost:
                 outcome = Outcome.LEASE_LOST

@@ -174,6 +174,41 @@ class Knowledge(_Section):
     folders: tuple[Path, ...] = ()
 
 
+class Logging(_Section):
+    """How careloom's processes write their logs, to standard error.
+
+    Attributes:
+        format: "json" (one object a line) or "text"; None for JSON, and text where standard error is a terminal.
+        level: of careloom's own loggers; libraries say warnings only.
+        access: whether the gateway writes a line for each request: method, path without ids and query, status.
+    """
+
+    format: Literal["json", "text"] | None = None
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    access: bool = False
+
+
+class Tracing(_Section):
+    """OpenTelemetry spans, for looking; the ledger counts. Trace contexts are passed on with and without them.
+
+    Attributes:
+        endpoint: of an OTLP/HTTP receiver, without /v1/traces; None for no spans. Needs `pip install 'careloom[otel]'`.
+        sample: share of events that are traced where their sender does not say, 0 to 1.
+        headers: sent with every export, for example `authorization`.
+        flush: seconds that a task waits at its end for its spans to be taken; what is not by then is lost.
+    """
+
+    endpoint: str | None = None
+    sample: Annotated[float, Field(ge=0, le=1)] = 1.0
+    headers: Mapping[str, SecretStr] = Field(default_factory=dict)
+    flush: Seconds = 2.0
+
+    @property
+    def share(self) -> float:
+        """Of events that are traced; 0 without an endpoint."""
+        return self.sample if self.endpoint else 0.0
+
+
 class Exporter(_Section):
     """The process that turns the ledger into metrics."""
 
@@ -207,6 +242,8 @@ class Config(_Section):
     plugins: Plugins = Plugins()
     knowledge: Knowledge = Knowledge()
     exporter: Exporter = Exporter()
+    logging: Logging = Logging()
+    tracing: Tracing = Tracing()
 
     @property
     def registry(self) -> Registry:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from fhir_adapters.event import ClinicalEvent
+from fhir_adapters.trace_context import TraceContext, derived, parse
 from pipelines.errors import PoisonReason
 from pipelines.ledger.rows import EventRow, Position
 
@@ -55,19 +56,25 @@ def patient_key(salt: str, event: ClinicalEvent) -> str:
     return hmac.new(salt.encode(), f"{event.source}\x1f{whom}".encode(), hashlib.sha256).hexdigest()[:32]
 
 
-def pack(event: ClinicalEvent, *, salt: str, received_at: datetime, traceparent: str | None = None) -> Envelope:
+def pack(
+    event: ClinicalEvent, *, salt: str, received_at: datetime, trace: TraceContext | None = None, share: float = 0.0
+) -> Envelope:
     """Put an event into its envelope.
 
     Args:
         event: what came in.
         salt: of this installation; never leaves it.
         received_at: when the gateway had the whole request (timezone-aware).
-        traceparent: W3C trace context of the sender, passed on (CloudEvents distributed tracing extension).
+        trace: W3C trace context of the sender, passed on (CloudEvents distributed tracing extension); where it has none
+            the event's identity makes one, the same each time that the event is delivered.
+        share: of the contexts made here that say that spans are recorded.
     """
     key = patient_key(salt, event)
+    identity = event.identity
+    trace = trace or derived(identity, share)
     attributes = {
         "specversion": "1.0",
-        "id": event.identity,
+        "id": identity,
         "source": f"urn:careloom:source:{event.source}",
         "type": f"{_TYPE}{event.resource_type}.{event.change}",
         "time": event.last_updated,
@@ -76,7 +83,8 @@ def pack(event: ClinicalEvent, *, salt: str, received_at: datetime, traceparent:
         "resourceid": event.resource_id,
         "versionid": event.version_id,
         "receivedat": received_at.astimezone(UTC).isoformat(timespec="microseconds"),
-        "traceparent": traceparent,
+        "traceparent": trace.traceparent,
+        "tracestate": trace.state or None,
     }
     headers = [(_PREFIX + name, value.encode()) for name, value in attributes.items() if value is not None]
     return Envelope(key.encode(), event.body, headers)
@@ -107,6 +115,9 @@ def unpack(position: Position, key: bytes | None, headers: Headers, timestamp_ms
         except UnicodeDecodeError:
             raise _wrong(f"header {_PREFIX}{name} is not UTF-8") from None
 
+    def said(name: str) -> str | None:
+        return values[name].decode(errors="replace") if name in values else None
+
     def may(name: str) -> str | None:
         return need(name) if name in values else None
 
@@ -117,6 +128,7 @@ def unpack(position: Position, key: bytes | None, headers: Headers, timestamp_ms
         raise _wrong(f"header {_PREFIX}type is not {_TYPE}<resource type>.<written or deleted>")
     if key is None or not _KEY.fullmatch(key):
         raise NotAnEvent(PoisonReason.WRONG_KEY, "the record's key is no patient's key: 32 hexadecimal digits")
+    trace = parse(said("traceparent"), said("tracestate"))  # a malformed one is ignored, and is no poison
     return EventRow(
         event_id=need("id"),
         source=need("source").removeprefix("urn:careloom:source:"),
@@ -130,6 +142,8 @@ def unpack(position: Position, key: bytes | None, headers: Headers, timestamp_ms
         position=position,
         received_at=_instant(need("receivedat")) or record_time(timestamp_ms),
         durable_at=record_time(timestamp_ms),
+        traceparent=None if trace is None else trace.traceparent,
+        tracestate=(trace and trace.state) or None,
     )
 
 

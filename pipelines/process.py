@@ -1,15 +1,12 @@
-"""What careloom's long-lived processes do alike: JSON logs without patient data, and a clean end at SIGTERM."""
+"""What careloom's long-lived processes do alike: errors told without patient data, and a clean end at SIGTERM."""
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from types import FrameType
 
 from fhir_adapters.errors import AdapterError
@@ -20,47 +17,6 @@ log = logging.getLogger(__name__)
 
 #: Errors whose messages are our own and hold no patient data. Of all others only the class is written down.
 _OURS = (CareloomError, AdapterError, PluginError)
-_NOISY = ("kafka", "httpx", "httpcore", "sqlalchemy", "alembic", "asyncio", "urllib3")
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line. Of an exception: its class and where it was raised, never what a library said of it.
-
-    Args:
-        process: stands in every line.
-    """
-
-    def __init__(self, process: str) -> None:
-        super().__init__()
-        self._process = process
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line of one record."""
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "process": self._process,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info and record.exc_info[1] is not None:
-            line["error"] = describe(record.exc_info[1])
-            line["at"] = " < ".join(_places(record.exc_info[1]))
-        return json.dumps(line, ensure_ascii=False)
-
-
-def log_as_json(process: str, level: int = logging.INFO) -> None:
-    """Send all logs of this process to standard error as JSON lines.
-
-    Args:
-        process: name of the process, in every line.
-        level: of our own loggers; libraries say warnings only.
-    """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines(process))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    for name in _NOISY:
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def describe(error: BaseException) -> str:
@@ -112,6 +68,7 @@ def run_threads(stop: threading.Event, targets: Iterable[tuple[str, Callable[[],
     return not broken.is_set()
 
 
-def _places(error: BaseException) -> list[str]:
+def places(error: BaseException) -> list[str]:
+    """Where an error was raised and came through, the innermost first: "file:line function"."""
     frames = traceback.extract_tb(error.__traceback__)
     return [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in reversed(frames)]

@@ -16,6 +16,7 @@ from pipelines.batch import Batch, Outcome, Summary, called
 from pipelines.breaker import Breakers
 from pipelines.config import Config, load
 from pipelines.fail_points import fail_point
+from pipelines.log_context import hush
 
 if TYPE_CHECKING:
     from pipelines.ledger.rows import WorkItem
@@ -107,6 +108,7 @@ async def _infer(run_id: str, config: Config) -> Summary:
     from pipelines.sources import Sources
     from plugins.manager import load as load_plugins
 
+    hush(asyncio.get_running_loop())
     async with AsyncExitStack() as closing:
         ledger = _ledger(config, closing)
         payloads = KafkaPayloads(config.kafka)
@@ -123,6 +125,7 @@ async def _infer(run_id: str, config: Config) -> Summary:
 async def _write_back(run_id: str, config: Config) -> Summary:
     from pipelines.sources import Sources
 
+    hush(asyncio.get_running_loop())
     async with AsyncExitStack() as closing:
         ledger = _ledger(config, closing)
         sources = Sources(config)

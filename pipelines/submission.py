@@ -12,6 +12,7 @@ from typing import Protocol
 import orjson
 
 from fhir_adapters.event import ClinicalEvent
+from fhir_adapters.trace_context import TraceContext
 from fhir_adapters.validate import Problem, problems
 from monitoring.metrics import EVENTS_PRODUCED, EVENTS_RECEIVED, OWN_DRAFTS_IGNORED, VALIDATION_PROBLEMS, Way
 from pipelines.config import Config, Source
@@ -68,12 +69,13 @@ class Submission:
     """Takes events to Kafka.
 
     Args:
-        config: its salt.
+        config: its salt, and the share of events that are traced where their sender does not say.
         sink: where envelopes go.
     """
 
     def __init__(self, config: Config, sink: Sink) -> None:
         self._salt = config.patient_salt.get_secret_value()
+        self._share = config.tracing.share
         self._sink = sink
         self._acknowledged: OrderedDict[str, None] = OrderedDict()
         self._under_way: dict[str, asyncio.Event] = {}
@@ -86,7 +88,7 @@ class Submission:
         *,
         way: Way,
         received_at: datetime,
-        traceparent: str | None = None,
+        trace: TraceContext | None = None,
     ) -> int:
         """Validate as the source's policy says, leave careloom's own drafts out, produce the rest, and wait.
 
@@ -106,7 +108,8 @@ class Submission:
         if source.validation != "pass":
             await self._validate(source, foreign)
         if foreign:
-            envelopes = [pack(e, salt=self._salt, received_at=received_at, traceparent=traceparent) for e in foreign]
+            salt, share = self._salt, self._share
+            envelopes = [pack(e, salt=salt, received_at=received_at, trace=trace, share=share) for e in foreign]
             identities = [event.identity for event in foreign]
             with self._going(identities):
                 await self._sink.produce(envelopes)

@@ -18,8 +18,9 @@ from pipelines.dispatcher.reaper import Reaper
 from pipelines.errors import ConfigError
 from pipelines.failure_policy import Pace, Trouble, pace_of
 from pipelines.ledger import Ledger, engine
+from pipelines.log_lines import set_up
 from pipelines.models.admission import Room
-from pipelines.process import log_as_json, run_threads, stop_at_signals
+from pipelines.process import run_threads, stop_at_signals
 from plugins import manager
 
 log = logging.getLogger("pipelines.dispatcher")
@@ -27,12 +28,13 @@ log = logging.getLogger("pipelines.dispatcher")
 
 def main() -> int:
     """Run until SIGTERM; returns the exit code."""
-    log_as_json("dispatcher")
+    set_up("dispatcher")
     try:
         config = load()
     except ConfigError as error:
         log.critical("%s", error)
         return 2
+    set_up("dispatcher", config.logging)
     stop = stop_at_signals()
     try:
         server, _ = metrics.serve(metrics.DISPATCHER, config.dispatcher.metrics_port, config.dispatcher.metrics_host)

@@ -192,7 +192,7 @@ class Batches:
         began = time.perf_counter()
         outcome = PostOutcome.REFUSED
         try:
-            triggered = self._airflow.trigger(run.scenario, run.run_id, {"items": run.size})
+            triggered = self._airflow.trigger(run.scenario, run.run_id, {"items": run.size, **run.trace.headers})
             outcome = PostOutcome.CREATED if triggered is Triggered.CREATED else PostOutcome.EXISTS
         except AirflowUnavailable:
             outcome = PostOutcome.UNAVAILABLE

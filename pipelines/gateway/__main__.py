@@ -12,7 +12,7 @@ import uvicorn
 from pipelines.config import Config, load
 from pipelines.errors import ConfigError
 from pipelines.gateway.app import create_app
-from pipelines.gateway.log import set_up
+from pipelines.log_lines import set_up
 from plugins.manager import load as load_plugins
 from plugins.matching import Matcher
 
@@ -35,19 +35,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.gateway", description=__doc__)
     parser.add_argument("--config", type=Path, help="configuration file; else CARELOOM_CONFIG, else careloom.toml")
     options = parser.parse_args(arguments)
-    set_up()
+    set_up("gateway")
     try:
         config = load(options.config)
     except ConfigError as error:
         log.error("%s", error)  # noqa: TRY400 the message is the remedy
         return 2
+    set_up("gateway", config.logging)
     app = create_app(config, trigger_types(config))
     uvicorn.run(
         app,
         host=config.gateway.host,
         port=config.gateway.port,
         log_config=None,
-        access_log=False,  # a path may name a resource
+        access_log=config.logging.access,
         server_header=False,
         lifespan="on",
         timeout_graceful_shutdown=GRACE,

@@ -20,6 +20,7 @@ from pipelines.gateway.reception import Reception
 from pipelines.gateway.upkeep import Upkeep
 from pipelines.hospital import Hospital, hospitals
 from pipelines.ledger import Ledger, engine
+from pipelines.log_context import hush
 from pipelines.producer import Producer
 from pipelines.reconcile import Reconciler
 from pipelines.submission import Sink, Submission
@@ -65,6 +66,7 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        hush(asyncio.get_running_loop())
         expect_sources(source.name for source in config.sources)
         background = asyncio.create_task(work.run() if upkeep else numbers.run())
         try:

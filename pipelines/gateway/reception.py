@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from fhir_adapters import trace_context
 from fhir_adapters.errors import NotFhir
 from fhir_adapters.event import ClinicalEvent
 from fhir_adapters.intake import take
 from fhir_adapters.notification import Intake
+from fhir_adapters.trace_context import TraceContext, parse
 from fhir_adapters.wire import Limits
 from monitoring.metrics import Way
 from pipelines.config import Source
@@ -32,8 +33,6 @@ _SMALL = 32 * 1024
 
 #: What a reader raises when it meets a structure that it did not look for.
 _BROKEN = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
-
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +58,9 @@ class Arrival:
     received_at: datetime
 
     @property
-    def traceparent(self) -> str | None:
-        """The sender's trace context (https://www.w3.org/TR/trace-context/); None where it is absent or malformed."""
-        value = self.headers.get("traceparent", "")
-        return value if _TRACEPARENT.fullmatch(value) else None
+    def trace(self) -> TraceContext | None:
+        """The sender's trace context; None where it is absent or malformed."""
+        return parse(self.headers.get("traceparent"), self.headers.get("tracestate"))
 
 
 class Reception:
@@ -98,6 +96,7 @@ class Reception:
             BrokerUnavailable, FhirServerError, SQLAlchemyError, NotBegun: not now.
         """
         source = arrival.source
+        trace_context.current.set(arrival.trace)
         intake = await self._take(arrival)
         if (intake.to_read or intake.search) and source.name not in self._hospitals:
             raise NoWayToRead(
@@ -107,7 +106,11 @@ class Reception:
         events = [*intake.events, *await self._read(source, intake)]
         fail_point("gateway.accepted")
         await self._submission.submit(
-            source, events, way=_way(arrival, intake), received_at=arrival.received_at, traceparent=arrival.traceparent
+            source,
+            events,
+            way=_way(arrival, intake),
+            received_at=arrival.received_at,
+            trace=trace_context.current.get(),
         )
         fail_point("gateway.produced")
         if intake.search:

@@ -13,16 +13,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from pipelines.config import load
 from pipelines.errors import ConfigError
 from pipelines.ledger import migrate
-from pipelines.process import log_as_json
+from pipelines.log_lines import set_up
 
 log = logging.getLogger("pipelines.ledger")
 
 
 def main() -> int:
     """Migrate; returns the exit code: 0 done, 1 the database does not answer or refuses, 2 wrong configuration."""
-    log_as_json("ledger")
+    set_up("ledger")
     try:
-        url = load().ledger.url.get_secret_value()
+        config = load()
+        set_up("ledger", config.logging)
+        url = config.ledger.url.get_secret_value()
     except ConfigError as error:
         log.critical("%s", error)
         return 2

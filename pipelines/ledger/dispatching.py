@@ -70,7 +70,7 @@ class Dispatching(Verbs):
         with self._engine.begin() as connection:
             return [Backlog(**row._mapping) for row in connection.execute(queries.BACKLOG)]
 
-    def take_run(self, scenario: str, size: int) -> Run | None:
+    def take_run(self, scenario: str, size: int, *, traces: bool = False) -> Run | None:
         """Decide on a run: bind up to `size` rows of a scenario to a new run id.
 
         A patient's rows are taken in order, and none while another run of the scenario has rows of that patient, or an
@@ -79,6 +79,11 @@ class Dispatching(Verbs):
         worker was lost are taken by themselves, a quarter as many with each loss, so that the one that kills workers is
         alone in the end and takes nobody else into the dead letters. None when nothing is ready, or when the scenario
         or everything is switched off.
+
+        Args:
+            scenario: whose.
+            size: rows at most.
+            traces: whether the contexts of all its events are wanted; of a single one it is given in any case.
         """
         with self._engine.begin() as connection:
             connection.execute(queries.LOCK_SCENARIO, {"scenario": scenario})
@@ -91,8 +96,9 @@ class Dispatching(Verbs):
             connection.execute(
                 insert(runs).values(run_id=run_id, scenario=scenario, size=len(taken), decided_at=text("now()"))
             )
-            connection.execute(queries.BIND, {"ids": taken, "run_id": run_id, "rules_only": rules_only})
-            return Run(run_id, scenario, len(taken), posted=False)
+            values = {"ids": taken, "run_id": run_id, "rules_only": rules_only, "traces": traces or len(taken) == 1}
+            told = connection.execute(queries.BIND, values).scalars()
+            return Run(run_id, scenario, len(taken), posted=False, traces=tuple(t for t in told if t))
 
     @staticmethod
     def _ready(connection: Connection, scenario: str, size: int) -> tuple[list[int], list[int]]:

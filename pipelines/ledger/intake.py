@@ -165,6 +165,8 @@ def _insert_events(connection: Connection, fresh: dict[str, Incoming], matched_a
             "offset": event.position.offset,
             "received_at": event.received_at,
             "durable_at": event.durable_at,
+            "traceparent": event.traceparent,
+            "tracestate": event.tracestate,
             "matched_at": matched_at,
             "matches": len(item.matches),
         }

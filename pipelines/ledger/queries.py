@@ -131,6 +131,8 @@ BIND = text(
     " tried_in = (tried_in || CAST(:run_id AS text))[greatest(cardinality(tried_in) - 6, 1):],"  # the last 8 of them
     " rules_only = id = ANY(CAST(:rules_only AS bigint[])),"
     " dispatched_at = coalesce(dispatched_at, clock_timestamp()) WHERE id = ANY(CAST(:ids AS bigint[]))"
+    " RETURNING CASE WHEN :traces THEN"
+    " (SELECT traceparent FROM events WHERE events.event_id = work.event_id) END AS traceparent"
 )
 
 OPEN_RUNS = text(
@@ -183,7 +185,8 @@ _CLAIMED = """
         work.rules_written_at, work.drafts, work.replay, work.run_id, work.tries, work.rules_only, work.rules_at,
         coalesce(work.asked, work.verdicts, work.counted) IS NOT NULL AS tallied,
         e.event_id, e.source, e.fhir_version, e.resource_type, e.resource_id, e.version_id, e.last_updated, e.change,
-        e.patient_key, e.topic, e.partition, e."offset", e.received_at, e.durable_at
+        e.patient_key, e.topic, e.partition, e."offset", e.received_at, e.durable_at,
+        e.traceparent, e.tracestate
 """
 
 CLAIM = text(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from fhir_adapters.trace_context import TraceContext, derived, parse
 from pipelines.errors import PoisonReason
 from pipelines.ledger.states import State
 
@@ -48,6 +50,13 @@ class EventRow:
     position: Position
     received_at: datetime
     durable_at: datetime
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+    @property
+    def trace(self) -> TraceContext | None:
+        """Its trace context; None for an event that came before there were any."""
+        return parse(self.traceparent, self.tracestate)
 
     @classmethod
     def of(cls, row: Any) -> EventRow:
@@ -65,6 +74,8 @@ class EventRow:
             position=Position(row.topic, row.partition, row.offset),
             received_at=row.received_at,
             durable_at=row.durable_at,
+            traceparent=row.traceparent,
+            tracestate=row.tracestate,
         )
 
 
@@ -129,6 +140,11 @@ class Standing:
     committed_once: bool = False
 
 
+def trace_of_run(run_id: str, share: float = 0.0) -> TraceContext:
+    """The trace context of a run that many events share; the same in every process that knows its id."""
+    return derived(hashlib.sha256(run_id.encode()).hexdigest(), share)
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One Airflow run as the dispatcher decided on it.
@@ -139,6 +155,7 @@ class Run:
         size: rows bound to it.
         posted: whether Airflow is known to have it.
         age: seconds since Airflow had it, or since it was decided on while that is not known.
+        traces: the traceparents of its events, as far as they were asked for.
     """
 
     run_id: str
@@ -146,6 +163,13 @@ class Run:
     size: int
     posted: bool
     age: float = 0.0
+    traces: tuple[str, ...] = ()
+
+    @property
+    def trace(self) -> TraceContext:
+        """Its own trace context: of a single event that one's, else one that is made of the run's id."""
+        alone = parse(self.traces[0]) if len(self.traces) == self.size == 1 else None
+        return alone or trace_of_run(self.run_id)
 
 
 @dataclass(frozen=True, slots=True)

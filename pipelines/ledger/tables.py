@@ -68,6 +68,8 @@ events = Table(
     Column("durable_at", _TIME, nullable=False),
     Column("matched_at", _TIME, nullable=False),
     Column("matches", SmallInteger, nullable=False),
+    Column("traceparent", Text),
+    Column("tracestate", Text),
     Index("events_resource", "source", "resource_type", "resource_id"),
     Index("events_in_order", "durable_at", "partition", "offset"),
 )
@@ -130,6 +132,7 @@ work = Table(
     Column("rules_at", _TIME),  # its rules have run, and red flags are written
     Column("rules_only", Boolean, nullable=False, server_default=text("false")),  # in its run, for it is not its turn
     Column("late", Boolean, nullable=False, server_default=text("false")),  # its deadline passed, and that is counted
+    Column("journal", JSONB),  # what became of each try: `pipelines.ledger.tries`
     UniqueConstraint("event_id", "scenario", "scenario_version", "replay", name="work_identity"),
     Index("work_run", "run_id"),
     Index(
@@ -157,6 +160,7 @@ runs = Table(
     Column("posted_at", _TIME),
     Column("closed_at", _TIME),
     Column("outcome", Text),
+    Column("held", JSONB),  # what kept the scenario waiting before it: `pipelines.dispatcher.holdups`
     Index("runs_open", "scenario", postgresql_where=text("closed_at IS NULL")),
 )
 

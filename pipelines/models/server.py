@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import aiohttp
 
+from fhir_adapters.trace_context import outgoing
 from pipelines.errors import ErrorClass, StepFailed
 from pipelines.failure_policy import Pace, Trouble, pace_of
 from pipelines.models.settings import Model
@@ -73,7 +74,8 @@ class ModelServer:
         Raises:
             StepFailed: of a class MODEL_UNAVAILABLE or MODEL_REJECTED; echoes nothing of either body.
         """
-        return await self._ask("POST", url, body, {"Content-Type": "application/json", "X-Request-Id": request_id})
+        headers = {"Content-Type": "application/json", "X-Request-Id": request_id, **outgoing()}
+        return await self._ask("POST", url, body, headers)
 
     async def get(self, url: str) -> bytes:
         """The body of a 200; one try.

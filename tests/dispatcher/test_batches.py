@@ -57,7 +57,7 @@ def batches(ledger: Ledger, airflow: AirflowApi, **settings: Any) -> Batches:
 def test_the_first_rows_are_taken_at_once(ledger: Ledger, airflow: AirflowApi, fake_airflow, fill):
     fill(3)
     batches(ledger, airflow).step()
-    assert list(fake_airflow.conf.values()) == [{"items": 3}]
+    assert [conf["items"] for conf in fake_airflow.conf.values()] == [3]
     assert [run.posted for run in ledger.open_runs()] == [True]
     assert fake_airflow.work(ledger) == 3
 
@@ -329,4 +329,4 @@ def test_rows_for_a_model_without_room_wait_in_the_ledger_until_there_is_some(
     assert ledger.account().work == {State.WAITING: 3}
     room.says = ""
     made.step()
-    assert list(fake_airflow.conf.values()) == [{"items": 3}]
+    assert [conf["items"] for conf in fake_airflow.conf.values()] == [3]

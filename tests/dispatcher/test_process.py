@@ -9,7 +9,8 @@ import threading
 import pytest
 
 from pipelines.errors import LedgerError
-from pipelines.process import JsonLines, describe, run_threads
+from pipelines.log_lines import JsonLines
+from pipelines.process import describe, run_threads
 
 CANARY = "王小明"
 
@@ -23,7 +24,7 @@ def line(error: BaseException) -> dict[str, str]:
     with pytest.raises(type(error)):
         fails()
     raised = (type(error), error, error.__traceback__)
-    record = logging.LogRecord("a.logger", logging.ERROR, "file.py", 1, "it %s", ("broke",), raised)
+    record = logging.LogRecord("pipelines.a", logging.ERROR, "file.py", 1, "it %s", ("broke",), raised)
     return dict(json.loads(JsonLines("dispatcher").format(record)))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from fhir_adapters import trace_context
 from fhir_adapters.errors import FhirConflict, FhirNotFound, FhirRejected, FhirServerError, FhirUnavailable
 from fhir_adapters.fhir_client import FhirClient, Retry
 
@@ -172,3 +173,20 @@ def test_conditions_are_sent_as_headers() -> None:
 def test_what_is_no_fhir_id_never_gets_into_a_url(kind: str, resource_id: str) -> None:
     with pytest.raises(ValueError):
         ask(answering(200), lambda c: c.read(kind, resource_id))
+
+
+def test_every_request_carries_the_trace_context_of_what_is_worked_on() -> None:
+    seen: list[str | None] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("traceparent"))
+        return httpx.Response(200, json={"resourceType": "Patient", "id": "p"})
+
+    async def play() -> None:
+        async with FhirClient(BASE, transport=httpx.MockTransport(handler)) as client:
+            await client.read("Patient", "p")
+            trace_context.current.set(trace_context.derived("ab" * 32))
+            await client.read("Patient", "p")
+
+    asyncio.run(play())
+    assert seen == [None, f"00-{'ab' * 16}-{'ab' * 8}-00"]

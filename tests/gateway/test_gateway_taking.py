@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from fhir_adapters.errors import FhirUnavailable
+from fhir_adapters.trace_context import parse
 from pipelines.envelope import unpack
 from pipelines.gateway import create_app
 from pipelines.ledger import Ledger, Position
@@ -36,12 +37,15 @@ def asks_for_a_search(file: Path) -> bool:
 def test_a_resource_is_taken_as_the_bytes_that_came_and_answered_204_without_a_body(
     make_gateway, nowhere, broker
 ) -> None:
-    answer = make_gateway(ledger=nowhere).send(PATIENT, traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    answer = make_gateway(ledger=nowhere).send(PATIENT, traceparent=trace, tracestate="rojo=1,congo=2")
     assert (answer.status_code, answer.content) == (204, b"")
     [envelope] = broker.produced
     assert envelope.value == PATIENT
     assert dict(envelope.headers)["ce_traceparent"] == f"00-{'a' * 32}-{'b' * 16}-01".encode()
+    assert dict(envelope.headers)["ce_tracestate"] == b"rojo=1,congo=2"
     event = unpack(Position("careloom.events", 0, 0), envelope.key, envelope.headers, 0)
+    assert (event.traceparent, event.tracestate) == (trace, "rojo=1,congo=2")
     assert (event.source, event.resource_type, event.resource_id, event.version_id) == (
         "hospital",
         "Patient",
@@ -51,9 +55,16 @@ def test_a_resource_is_taken_as_the_bytes_that_came_and_answered_204_without_a_b
 
 
 @pytest.mark.parametrize("header", ["nonsense", "00-" + "A" * 32 + "-" + "b" * 16 + "-01", "x" * 5000])
-def test_a_malformed_trace_context_is_left_out(header, make_gateway, nowhere, broker) -> None:
-    assert make_gateway(ledger=nowhere).send(PATIENT, traceparent=header).status_code == 204
-    assert "ce_traceparent" not in dict(broker.produced[0].headers)
+def test_where_the_sender_has_no_trace_context_or_a_malformed_one_the_event_makes_one(
+    header, make_gateway, nowhere, broker
+) -> None:
+    gateway = make_gateway(ledger=nowhere)
+    assert gateway.send(PATIENT, traceparent=header, tracestate="rojo=1").status_code == 204
+    assert gateway.send(PATIENT).status_code == 204
+    first, again = (dict(envelope.headers) for envelope in broker.produced)
+    assert first["ce_traceparent"] == again["ce_traceparent"]
+    assert parse(first["ce_traceparent"].decode()) is not None
+    assert "ce_tracestate" not in first
 
 
 def test_a_classic_rest_hook_is_taken_by_put_and_by_delete(make_gateway, nowhere, broker) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse, PlainTextResponse
 
+from fhir_adapters import trace_context
 from pipelines.config import Model
 from pipelines.errors import ErrorClass, StepFailed
 from pipelines.failure_policy import POLICIES, Action, Pace
@@ -91,6 +92,19 @@ def test_the_request_carries_schema_and_an_id_and_no_seed_which_kills_vllm_on_a_
     assert "seed" not in body
     assert model_server.headers[0]["x-request-id"] == "careloom-7-abc-1"
     assert model_server.headers[0]["authorization"] == "Bearer sesame"
+
+
+def test_the_request_carries_the_trace_context_of_what_is_worked_on_and_none_without(model_server: Any) -> None:
+    ask(model_server.url, request())
+    token = trace_context.current.set(trace_context.derived("ab" * 32))
+    try:
+        ask(model_server.url, request())
+    finally:
+        trace_context.current.reset(token)
+    assert [headers.get("traceparent") for headers in model_server.headers] == [
+        None,
+        f"00-{'ab' * 16}-{'ab' * 8}-00",
+    ]
 
 
 def test_in_visit_goes_before_pre_visit_before_post_visit() -> None:
