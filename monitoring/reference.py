@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 
 from monitoring.metrics import DECLARED, LABELS, LEDGER, Metric
+from monitoring.series import MOST, Size, bound, total
 
 _TITLES = {
     "gateway": "Gateway",
@@ -29,6 +30,7 @@ def reference() -> str:
     for key, title in _TITLES.items():
         parts += [f"## {title}\n", *_table(m for m in DECLARED.values() if _section(m) == key)]
     parts += ["## Labels\n", "All values come from closed sets.\n", *_labels()]
+    parts += ["## How many series\n", *_series(Size())]
     return "\n".join(parts)
 
 
@@ -49,6 +51,23 @@ def _labels() -> list[str]:
     for label, (values, what) in sorted(LABELS.items()):
         rows.append(f"| `{label}` | {what} | {', '.join(sorted(values)) if values else 'as configured'} |")
     return [*rows, ""]
+
+
+def _series(size: Size) -> list[str]:
+    """The bound, and what most of it is."""
+    declared = sorted(DECLARED.values(), key=lambda metric: -bound(metric, size))
+    most = [metric for metric in declared if bound(metric, size) >= 500]
+    rest = sum(bound(metric, size) for metric in declared if metric not in most)
+    text = (
+        f"All processes together show at most **{total(size):,}** series in a house of {size.scenarios} scenarios,"
+        f" {size.models} models, {size.sources} sources, {size.partitions} partitions, {size.plugins} plugins with hooks"
+        f" and {len(size.verdicts)} things that guards can find: every combination of every label's values, most of which"
+        f" never occur (a scenario asks one model). The bound is {MOST:,}; a test shows all of them for real, and fails"
+        " where there are more (`monitoring.series`). Airflow's and vLLM's own series come on top of it.\n"
+    )
+    rows = ["| metric | series at most |", "|---|---|"]
+    rows += [f"| `{metric.name}` | {bound(metric, size):,} |" for metric in most]
+    return [text, *rows, f"| all others | {rest + total(size) - sum(bound(m, size) for m in declared):,} |", ""]
 
 
 if __name__ == "__main__":
