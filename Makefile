@@ -1,7 +1,7 @@
 # What people do daily, one line each. `make demo` and `make test` set up what they need on the way.
 PYTHON ?= python3
 
-.PHONY: help setup demo up status doctor test lint types chaos scale-out bench clean
+.PHONY: help setup demo up status doctor test lint types tutorial chaos scale-out bench clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */: /' | sort
@@ -23,6 +23,8 @@ lint:            ## ruff, mypy and import-linter
 types:           ## mypy --strict
 	@$(PYTHON) scripts/bootstrap tests
 	@.venv/bin/mypy
+tutorial: setup  ## docs/plugins.md from a clean clone, command by command, with the time it took
+	@.venv/bin/python -m tests.tutorial.run --json .careloom/tutorial.json
 chaos:           ## every fault there is, every event accounted for (ONLY=kills,model for some), then the long tests
 	@$(PYTHON) scripts/bootstrap
 	@.venv/bin/python tests/chaos/run.py --json .careloom/chaos.json $(if $(ONLY),--only $(ONLY))

