@@ -1,7 +1,7 @@
-"""One DAG per installed scenario: `infer`, then `write_back`. Airflow sees ids and counts, never a patient's data.
+"""One DAG per installed scenario, with one task: `carry`. Airflow sees ids and counts, never a patient's data.
 
-A run is asked for by the dispatcher, whose ledger has bound rows to its run id; the tasks take them from there. What
-goes wrong with single rows is settled in the ledger. A task fails only when everything in its run did, so that an
+A run is asked for by the dispatcher, whose ledger has bound rows to its run id; the task takes them from there. What
+goes wrong with single rows is settled in the ledger. The task fails only when everything in its run did, so that an
 operator sees it, or with the class of an error that should not have been; texts of errors may quote a record and stay
 out of Airflow's logs and database.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, BaseOperator, TriggerRule, get_parsing_context
+from airflow.sdk import DAG, BaseOperator, get_parsing_context
 from airflow.sdk.exceptions import AirflowFailException
 
 from pipelines import config
@@ -38,26 +38,14 @@ _TASKS: dict[str, Any] = {
 }
 
 
-class Infer(BaseOperator):  # type: ignore[misc]  # Airflow is not type-checked here
-    """Ask rules and model about each event of the run."""
+class Carry(BaseOperator):  # type: ignore[misc]  # Airflow is not type-checked here
+    """Ask rules and model about each event of the run, and write the drafts to the FHIR server."""
 
     def execute(self, context: Any) -> None:
         """Called by Airflow in the task's own process."""
         from pipelines import runner
 
-        _do("infer", runner.infer, context)
-
-
-class WriteBack(BaseOperator):  # type: ignore[misc]
-    """Write the drafts to the FHIR server."""
-
-    def execute(self, context: Any) -> None:
-        """Called by Airflow in the task's own process."""
-        from pipelines import runner
-
-        _do("write_back", runner.write_back, context)
-        if _state_of("infer", context) != "success":
-            raise AirflowFailException("nothing could be inferred; see the task before this one")
+        _do(runner.carry, context)
 
 
 def scenario_dag(scenario: Scenario[Any], *, max_active_runs: int) -> DAG:
@@ -79,19 +67,16 @@ def scenario_dag(scenario: Scenario[Any], *, max_active_runs: int) -> DAG:
         is_paused_upon_creation=False,
         default_args={**_TASKS, "priority_weight": _PRIORITY[scenario.stage]},
     ) as dag:
-        infer = Infer(task_id="infer", pool=POOL)
-        # also when nothing could be inferred: the run may hold drafts that an earlier one computed
-        write_back = WriteBack(task_id="write_back", trigger_rule=TriggerRule.ALL_DONE)
-        infer >> write_back
+        Carry(task_id="carry", pool=POOL)
     return dag
 
 
-def _do(step: str, work: Callable[[str], Any], context: Any) -> None:
-    """Run one step for this Airflow run.
+def _do(work: Callable[[str], Any], context: Any) -> None:
+    """Work for this Airflow run.
 
     Raises:
         AirflowFailException: everything in the run failed; names counts by class of error.
-        RuntimeError: the step itself broke; names the class only, and has no cause that a log could print.
+        RuntimeError: the work itself broke; names the class only, and has no cause that a log could print.
     """
     # Airflow 3.3.2 leaves a handler of its own behind when it has parsed a DAG file. Python runs it after the
     # instruction that faulted, which never ends: a task that should have crashed would spin and seem alive for ever.
@@ -102,17 +87,10 @@ def _do(step: str, work: Callable[[str], Any], context: Any) -> None:
     except Exception as error:  # noqa: BLE001  converted: its text may hold a patient's data
         broken = type(error).__name__
     if broken or summary is None:
-        raise RuntimeError(f"{step} broke with {broken or 'no summary'}; the ledger keeps what is unfinished")
+        raise RuntimeError(f"the run broke with {broken or 'no summary'}; the ledger keeps what is unfinished")
     log.info("%s", summary.line)
     if summary.failed_all:
         raise AirflowFailException(f"everything failed: {summary.line}")
-
-
-def _state_of(task_id: str, context: Any) -> str | None:
-    """How another task of this run ended."""
-    run_id = context["dag_run"].run_id
-    states = context["ti"].get_task_states(dag_id=context["dag"].dag_id, task_ids=[task_id], run_ids=[run_id])
-    return states.get(run_id, {}).get(task_id)
 
 
 def _doc(scenario: Scenario[Any]) -> str:

@@ -33,7 +33,6 @@ _SWITCHES_KEEP = 1.0
 class Outcome(StrEnum):
     """How one row left the run."""
 
-    INFERRED = "inferred"
     WRITTEN = "written"
     STALE = "stale"
     FAILED = "failed"
@@ -44,16 +43,14 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What became of a run's rows in one step. Holds no patient data.
+    """What became of a run's rows. Holds no patient data.
 
     Attributes:
-        step: "infer" or "write_back".
         run_id: of the Airflow run.
         outcomes: how many rows ended how.
         errors: how many failed by which class.
     """
 
-    step: str
     run_id: str
     outcomes: Mapping[Outcome, int] = field(default_factory=dict)
     errors: Mapping[ErrorClass, int] = field(default_factory=dict)
@@ -65,7 +62,7 @@ class Summary:
 
     @property
     def failed_all(self) -> bool:
-        """Whether rows failed and none came through: the step itself is in trouble, not single events."""
+        """Whether rows failed and none came through: the scenario is in trouble, not single events."""
         came_through = set(self.outcomes) - {Outcome.FAILED, Outcome.WAITS, Outcome.HELD_BACK}
         return Outcome.FAILED in self.outcomes and not came_through
 
@@ -74,7 +71,7 @@ class Summary:
         """One line for a log."""
         ended = ", ".join(f"{count} {outcome}" for outcome, count in self.outcomes.items()) or "nothing to do"
         failed = ", ".join(f"{error} {count}" for error, count in self.errors.items())
-        return f"{self.step} {self.run_id}: {ended}{f' ({failed})' if failed else ''}"
+        return f"{self.run_id}: {ended}{f' ({failed})' if failed else ''}"
 
 
 class Overtaken(Exception):
@@ -82,7 +79,22 @@ class Overtaken(Exception):
 
 
 #: How a row ends that holds up none of its patient's later ones.
-_OUT_OF_THE_WAY = frozenset({Outcome.INFERRED, Outcome.WRITTEN, Outcome.STALE})
+_OUT_OF_THE_WAY = frozenset({Outcome.WRITTEN, Outcome.STALE})
+
+#: From the event to drafts in the outbox; gives the row as it is then.
+Infer = Callable[[WorkItem], Awaitable[WorkItem]]
+#: From the outbox to the FHIR server.
+Write = Callable[[WorkItem], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What is done to each row, and how many are in each part of it at the same time."""
+
+    infer: Infer
+    write: Write
+    asking: asyncio.Semaphore
+    writing: asyncio.Semaphore
 
 
 class Batch:
@@ -139,13 +151,16 @@ class Batch:
         return bool({("everything", ""), (kind, name)} & self._switched_off)
 
     async def work(
-        self, step: Callable[[WorkItem], Awaitable[Outcome]], *, concurrency: int
+        self, infer: Infer, write: Write, *, asking: int, writing: int
     ) -> tuple[Mapping[Outcome, int], Mapping[ErrorClass, int]]:
-        """Take every row through `step`; returns the counts of outcomes and of error classes.
+        """Take every row all the way; returns the counts of outcomes and of error classes.
+
+        A row is written as soon as its drafts lie in the outbox, while others still wait for the model.
 
         Args:
-            step: works on one row; raises `StepFailed`, `Waits`, `LeaseLost` or `Overtaken`.
-            concurrency: patients worked on at the same time.
+            infer, write: work on one row; each raises `StepFailed`, `Waits`, `LeaseLost` or `Overtaken`.
+            asking: patients inferred for at the same time.
+            writing: patients written for at the same time.
 
         Raises:
             LedgerError: the ledger does not answer; rows that are not finished stay leased and are taken again.
@@ -153,18 +168,13 @@ class Batch:
         patients: dict[str, list[WorkItem]] = {}
         for item in self._items:
             patients.setdefault(item.event.patient_key, []).append(item)
-        slots = asyncio.Semaphore(concurrency)
-
-        async def one_patient(items: Sequence[WorkItem]) -> None:
-            async with slots:
-                await self._in_order(items, step)
-
+        way = _Way(infer, write, asyncio.Semaphore(asking), asyncio.Semaphore(writing))
         renewing = asyncio.create_task(self._keep_leases())
         try:
             async with asyncio.TaskGroup() as group:
                 # who has failed comes last: should something be down, it must not be the one that tries for all
                 for items in sorted(patients.values(), key=lambda items: items[0].tries > 0):
-                    group.create_task(one_patient(items))
+                    group.create_task(self._in_order(items, way))
             await self._breakers.tell()
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
@@ -172,20 +182,15 @@ class Batch:
             renewing.cancel()
         return dict(self._outcomes), dict(self._errors)
 
-    async def _in_order(self, items: Sequence[WorkItem], step: Callable[[WorkItem], Awaitable[Outcome]]) -> None:
+    async def _in_order(self, items: Sequence[WorkItem], way: _Way) -> None:
         """One patient's rows; none overtakes one that has to wait, but the rules of each run."""
         blocked = False
         for item in items:
             rules_only = blocked or item.rules_only
             nothing_to_do = rules_only and (item.rules_ran or item.state is State.INFERRED)
             try:
-                if nothing_to_do or await self.is_off("scenario", item.scenario):
-                    await called(self._ledger.give_back, item)
-                    outcome = Outcome.HELD_BACK
-                else:
-                    current.set(Task(item, rules_only))
-                    works_on(item)
-                    outcome = await self._one(item, step)
+                works_on(item)
+                outcome = await (self._held_back(item) if nothing_to_do else self._one(item, rules_only, way))
             except LeaseLost:
                 outcome = Outcome.LEASE_LOST
             blocked = blocked or outcome not in _OUT_OF_THE_WAY
@@ -193,12 +198,46 @@ class Batch:
             self._breakers.left(item)
             self._outcomes[outcome] += 1
 
-    async def _one(self, item: WorkItem, step: Callable[[WorkItem], Awaitable[Outcome]]) -> Outcome:
+    async def _held_back(self, item: WorkItem) -> Outcome:
+        await called(self._ledger.give_back, item)
+        return Outcome.HELD_BACK
+
+    async def _one(self, item: WorkItem, rules_only: bool, way: _Way) -> Outcome:
+        async def infer(item: WorkItem) -> WorkItem:
+            await self._may_begin(item)
+            inferred = await way.infer(item)
+            self._breakers.answered(current.get())
+            return inferred
+
+        async def write(item: WorkItem) -> Outcome:
+            await self._breakers.passes(writing_of(item.event.source), item)
+            await way.write(item)
+            return Outcome.WRITTEN
+
+        if item.state is not State.INFERRED:
+            current.set(Task(item, rules_only))
+            async with way.asking:
+                inferred = await self._settled(item, infer)
+            if isinstance(inferred, Outcome):
+                return inferred
+            item = inferred
+        current.set(Task(item))
+        async with way.writing:
+            return await self._settled(item, write)
+
+    async def _settled(self, item: WorkItem, part: Callable[[WorkItem], Awaitable[_T]]) -> _T | Outcome:
+        """Do a part of the way; how the row left the run, where it did.
+
+        Raises:
+            LeaseLost: the row is another worker's.
+            LedgerError: the ledger does not answer.
+        """
         if item.id not in self._open:
             raise LeaseLost(f"work {item.id} is no longer leased to this worker")
         try:
-            await self._may_begin(item)
-            outcome = await step(item)
+            if await self.is_off("scenario", item.scenario):
+                return await self._held_back(item)
+            done = await part(item)
         except Overtaken:
             await called(self._ledger.stale, item)
             return Outcome.STALE
@@ -212,23 +251,18 @@ class Batch:
         except Exception as error:  # noqa: BLE001 a fault of ours must not take other patients' rows down
             trouble = StepFailed(ErrorClass.INTERNAL, f"{type(error).__name__} at {place(error)}")
         else:
-            if outcome is Outcome.INFERRED:
-                self._breakers.answered(current.get())
             await self._breakers.tell()
-            return outcome
+            return done
         return await self._failed(item, trouble)
 
     async def _may_begin(self, item: WorkItem) -> None:
-        """Whether work on a row makes sense now; for one that is only to be written, `confirm` asks the rest.
+        """Whether work on a row makes sense now; for one that is only to be written, `confirm` asks.
 
         Raises:
             Overtaken: a newer version came.
             Waits: what it needs from its first moment on is down.
         """
         source = item.event.source
-        if item.state is State.INFERRED:
-            await self._breakers.passes(writing_of(source), item)
-            return
         if await called(self._ledger.superseded, [item]):
             raise Overtaken(f"work {item.id} is of a version that was overtaken")
         await self._breakers.passes(KAFKA, item)

@@ -12,7 +12,7 @@ from typing import Any
 from fhir_adapters.errors import FhirServerError
 from fhir_adapters.provenance import Author, Origin
 from pipelines.asking import Asking, Said, Spent
-from pipelines.batch import Batch, Outcome
+from pipelines.batch import Batch
 from pipelines.config import Config
 from pipelines.context import parse
 from pipelines.errors import ErrorClass, PayloadGone, StepFailed, Waits
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 class Inferring:
-    """The step `infer` for one row at a time; many may be under way at once.
+    """The way to drafts, for one row at a time; many may be under way at once.
 
     Args:
         config: locale and limits.
@@ -74,8 +74,8 @@ class Inferring:
             is_off=batch.is_off,
         )
 
-    async def __call__(self, item: WorkItem) -> Outcome:
-        """Take one row from its event to its outbox.
+    async def __call__(self, item: WorkItem) -> WorkItem:
+        """Take one row from its event to its outbox; returns the row as it is then, to be written.
 
         Raises:
             StepFailed: it did not get there; what was written at once stays written.
@@ -89,12 +89,11 @@ class Inferring:
                 ErrorClass.SCENARIO_MISSING, f"no scenario {item.scenario} is installed; install its plugin, or discard"
             )
         if item.replay and not item.rules_only and (references := await self._written_before(item)):
-            await called(self._ledger.inferred, item, Inference(outbox(references), times={}))
-            return Outcome.INFERRED
+            return await called(self._ledger.inferred, item, Inference(outbox(references), times={}))
         work = Started(scenario.id, scenario.version, scenario.stage.value, item.attempts + 1)
         spent, counted = Spent(), dict[str, Mapping[str, float]]()
         try:
-            await self._inferred(item, scenario, work, spent, counted)
+            inferred = await self._inferred(item, scenario, work, spent, counted)
         except Waits:
             await called(self._ledger.tallied, item, spent.tally({}))
             raise
@@ -104,11 +103,11 @@ class Inferring:
             await called(self._ledger.tallied, item, spent.tally(added(counted, told)))
             raise
         fail_point("runner.inferred")
-        return Outcome.INFERRED
+        return inferred
 
     async def _inferred(
         self, item: WorkItem, scenario: Scenario[Any], work: Started, spent: Spent, counted: dict[str, Any]
-    ) -> None:
+    ) -> WorkItem:
         """From the event's bytes to drafts in the ledger; `spent` and `counted` take note on the way."""
         case = await self._case(item, scenario)
         with of_plugin("rules() of the scenario"):
@@ -118,8 +117,7 @@ class Inferring:
         with of_plugin("asks() of the scenario"):
             asks = scenario.asks(case, findings)
         if not asks:
-            await self._by_rules(item, scenario, case, findings, work, counted)
-            return
+            return await self._by_rules(item, scenario, case, findings, work, counted)
         case = await with_passages(scenario, case, self._loaded.knowledge)
         said = await self._asking(
             scenario, case, spent, request_id=f"careloom-{item.id}-{item.lease[:8]}", tried=item.attempts
@@ -143,7 +141,7 @@ class Inferring:
             cut_statements=said.cut,
             tally=spent.tally(added(counted, self._told(work, spent, said, findings, drafts))),
         )
-        await called(self._ledger.inferred, item, inference)
+        return await called(self._ledger.inferred, item, inference)
 
     async def _by_rules(
         self,
@@ -153,7 +151,7 @@ class Inferring:
         findings: Sequence[Finding],
         work: Started,
         counted: Mapping[str, Any],
-    ) -> None:
+    ) -> WorkItem:
         """Where the scenario asks no model: what its rules draft is written, and nothing is left to write later."""
         if not item.rules_written:
             await self._send_rules(item, scenario, case, findings)
@@ -165,7 +163,7 @@ class Inferring:
             findings=len(findings),
             tally=Spent().tally(added(counted, told)),
         )
-        await called(self._ledger.inferred, item, inference)
+        return await called(self._ledger.inferred, item, inference)
 
     def _told(
         self, work: Started, spent: Spent, said: Said, findings: Sequence[Finding], drafts: Sequence[Draft]

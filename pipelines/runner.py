@@ -1,4 +1,4 @@
-"""What an Airflow task calls: `infer(run_id)` and `write_back(run_id)`; each works through the rows of one run.
+"""What an Airflow task calls: `carry(run_id)` takes the rows of one run from their events to the FHIR server.
 
 Airflow is given a run id and gives one: no resource, no text, no name passes through it. Heavy imports stand in the
 functions, as each task is a process of its own.
@@ -7,12 +7,12 @@ functions, as each task is a process of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pipelines.batch import Batch, Outcome, Summary, called
+from pipelines.batch import Batch, Summary, Write, called
 from pipelines.breaker import Breakers
 from pipelines.config import Config, load
 from pipelines.fail_points import fail_point
@@ -27,32 +27,21 @@ if TYPE_CHECKING:
     from plugins.hookspecs import Settings
     from plugins.manager import Loaded
 
-Step = Callable[["WorkItem"], Awaitable[Outcome]]
 
+def carry(run_id: str, config: Config | None = None) -> Summary:
+    """From events to drafts in the outbox and on to the FHIR server, for the rows of a run.
 
-def infer(run_id: str, config: Config | None = None) -> Summary:
-    """From events to drafts in the outbox, for the rows of a run.
-
-    Red flags are written to the FHIR server at once, before the model is asked.
-
-    Raises:
-        ConfigError: the configuration is wrong.
-        LedgerError: the ledger does not answer; the rows are taken again by the next try.
-    """
-    return asyncio.run(_infer(run_id, config or load()))
-
-
-def write_back(run_id: str, config: Config | None = None) -> Summary:
-    """From the outbox to the FHIR server, for the rows of a run.
+    Red flags are written at once, before the model is asked. Rows whose drafts an earlier run has computed are only
+    written. What cannot go on now waits in the ledger for another run.
 
     Raises:
         ConfigError: the configuration is wrong.
         LedgerError: the ledger does not answer; the rows are taken again by the next try.
     """
-    return asyncio.run(_write_back(run_id, config or load()))
+    return asyncio.run(_carry(run_id, config or load()))
 
 
-async def infer_rows(
+async def carry_rows(
     config: Config,
     ledger: Ledger,
     run_id: str,
@@ -62,32 +51,29 @@ async def infer_rows(
     sources: Sources,
     fleet: Fleet,
 ) -> Summary:
-    """`infer` with its dependencies given."""
+    """`carry` with its dependencies given."""
     from pipelines.inference import Inferring
+    from pipelines.ledger.states import State
 
     items = await called(ledger.claim, run_id, config.runner.lease)
     fail_point("runner.claimed")
-    payloads.expect(item.event for item in items)
+    payloads.expect(item.event for item in items if item.state is not State.INFERRED)
     batch = _batch(config, ledger, run_id, items)
-    step = Inferring(config, ledger, batch, loaded, payloads, sources, fleet)
+    infer = Inferring(config, ledger, batch, loaded, payloads, sources, fleet)
     usual = config.runner.concurrency
-    concurrency = max((fleet.concurrency(item.scenario, usual) for item in items), default=usual)
-    outcomes, errors = await batch.work(step, concurrency=concurrency)
-    return Summary("infer", run_id, outcomes, errors)
+    asking = max((fleet.concurrency(item.scenario, usual) for item in items), default=usual)
+    outcomes, errors = await batch.work(infer, _writing(ledger, batch, sources), asking=asking, writing=usual)
+    return Summary(run_id, outcomes, errors)
 
 
-async def write_rows(config: Config, ledger: Ledger, run_id: str, *, sources: Sources) -> Summary:
-    """`write_back` with its dependencies given."""
+def _writing(ledger: Ledger, batch: Batch, sources: Sources) -> Write:
     from pipelines.recognition import recognised
     from pipelines.write_back import send, unpack
 
-    items = await called(ledger.claim_inferred, run_id, config.runner.lease)
-    batch = _batch(config, ledger, run_id, items)
-
-    async def step(item: WorkItem) -> Outcome:
+    async def write(item: WorkItem) -> None:
         if (known := recognised(item.drafts)) is not None:
             await called(ledger.written, item, known)
-            return Outcome.WRITTEN
+            return
         outgoing = unpack(item.drafts or {})
         server = sources.of(item.event.source)
         fail_point("runner.sending")
@@ -96,13 +82,11 @@ async def write_rows(config: Config, ledger: Ledger, run_id: str, *, sources: So
         fail_point("runner.sent")
         await called(ledger.written, item, sent.written)
         fail_point("runner.written")
-        return Outcome.WRITTEN
 
-    outcomes, errors = await batch.work(step, concurrency=config.runner.concurrency)
-    return Summary("write_back", run_id, outcomes, errors)
+    return write
 
 
-async def _infer(run_id: str, config: Config) -> Summary:
+async def _carry(run_id: str, config: Config) -> Summary:
     from pipelines.models.fleet import Fleet
     from pipelines.payloads import KafkaPayloads
     from pipelines.sources import Sources
@@ -119,18 +103,7 @@ async def _infer(run_id: str, config: Config) -> Summary:
         loaded = load_plugins(enabled, disabled, settings=lambda plugin: _settings(config, plugin))
         fleet = Fleet(config.registry, loaded.backends)
         closing.push_async_callback(fleet.close)
-        return await infer_rows(config, ledger, run_id, loaded=loaded, payloads=payloads, sources=sources, fleet=fleet)
-
-
-async def _write_back(run_id: str, config: Config) -> Summary:
-    from pipelines.sources import Sources
-
-    hush(asyncio.get_running_loop())
-    async with AsyncExitStack() as closing:
-        ledger = _ledger(config, closing)
-        sources = Sources(config)
-        closing.push_async_callback(sources.aclose)
-        return await write_rows(config, ledger, run_id, sources=sources)
+        return await carry_rows(config, ledger, run_id, loaded=loaded, payloads=payloads, sources=sources, fleet=fleet)
 
 
 def _settings(config: Config, plugin: str) -> Settings:

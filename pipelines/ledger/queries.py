@@ -189,20 +189,14 @@ _CLAIMED = """
         e.traceparent, e.tracestate
 """
 
+# Drafts that are computed keep their state, and the time at which the try began that computed them.
 CLAIM = text(
     """
-    UPDATE work SET state = 'running', lease = :lease, lease_until = now() + make_interval(secs => :seconds),
-        started_at = clock_timestamp()
+    UPDATE work SET state = CASE state WHEN 'inferred' THEN state ELSE 'running' END,
+        lease = :lease, lease_until = now() + make_interval(secs => :seconds),
+        started_at = CASE state WHEN 'inferred' THEN started_at ELSE clock_timestamp() END
     FROM events e
-    WHERE e.event_id = work.event_id AND work.run_id = :run_id AND work.state IN ('dispatched', 'running')
-    """
-    + _CLAIMED
-)
-
-CLAIM_INFERRED = text(
-    """
-    UPDATE work SET lease = :lease, lease_until = now() + make_interval(secs => :seconds)
-    FROM events e WHERE e.event_id = work.event_id AND work.run_id = :run_id AND work.state = 'inferred'
+    WHERE e.event_id = work.event_id AND work.run_id = :run_id AND work.state IN ('dispatched', 'running', 'inferred')
     """
     + _CLAIMED
 )

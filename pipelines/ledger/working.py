@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -24,17 +25,10 @@ class Working(Breaking):
     """The runner's verbs. Each carries the lease that the worker holds; who lost it changes nothing."""
 
     def claim(self, run_id: str, lease_seconds: float) -> list[WorkItem]:
-        """Take the rows of a run that are still to be inferred, under a new lease; earlier leases end."""
-        return self._claim(queries.CLAIM, run_id, lease_seconds)
-
-    def claim_inferred(self, run_id: str, lease_seconds: float) -> list[WorkItem]:
-        """Take the rows of a run whose drafts wait to be written, under a new lease; earlier leases end."""
-        return self._claim(queries.CLAIM_INFERRED, run_id, lease_seconds)
-
-    def _claim(self, statement: Any, run_id: str, lease_seconds: float) -> list[WorkItem]:
-        lease = uuid.uuid4().hex
+        """Take the unfinished rows of a run under a new lease; earlier leases end. `inferred` ones are only written."""
+        values = {"run_id": run_id, "lease": uuid.uuid4().hex, "seconds": lease_seconds}
         with self._at_once.connect() as connection:
-            rows = connection.execute(statement, {"run_id": run_id, "lease": lease, "seconds": lease_seconds})
+            rows = connection.execute(queries.CLAIM, values)
             return sorted((_work_item(row) for row in rows), key=lambda item: item.id)
 
     def renew(self, items: Iterable[WorkItem], lease_seconds: float) -> set[int]:
@@ -74,11 +68,18 @@ class Working(Breaking):
         """
         with self._at_once.connect() as connection:
             self._change(
-                connection, item, State.RUNNING, {"rules_written_at": text("now()"), **_written_values(written)}
+                connection,
+                item,
+                State.RUNNING,
+                {"rules_written_at": text("now()"), **_written_values(written)},
+                keeps_lease=True,
             )
 
-    def inferred(self, item: WorkItem, inference: Inference) -> None:
-        """The drafts are computed and lie in the outbox.
+    def inferred(self, item: WorkItem, inference: Inference) -> WorkItem:
+        """The drafts are computed and lie in the outbox; the row stays the worker's, to be written.
+
+        Returns:
+            the row as it is now.
 
         Raises:
             LeaseLost: the row is another worker's.
@@ -104,11 +105,12 @@ class Working(Breaking):
         }
         if not item.tallied:
             with self._at_once.connect() as connection:
-                self._change(connection, item, State.INFERRED, values | alone(inference.tally))
-            return
-        with self._engine.begin() as connection:
-            values |= with_earlier(connection, item, inference.tally)
-            self._change(connection, item, State.INFERRED, values)
+                self._change(connection, item, State.INFERRED, values | alone(inference.tally), keeps_lease=True)
+        else:
+            with self._engine.begin() as connection:
+                values |= with_earlier(connection, item, inference.tally)
+                self._change(connection, item, State.INFERRED, values, keeps_lease=True)
+        return replace(item, state=State.INFERRED, drafts=inference.drafts, attempts=0, tries=0)
 
     def written(self, item: WorkItem, written: Written) -> None:
         """The drafts are at the FHIR server; the outbox is emptied.
@@ -228,14 +230,22 @@ class Working(Breaking):
             retry_at=breaker.retry_at, wait=wait
         )
 
-    def _change(self, connection: Connection, item: WorkItem, target: State, values: Mapping[str, Any]) -> None:
+    def _change(
+        self,
+        connection: Connection,
+        item: WorkItem,
+        target: State,
+        values: Mapping[str, Any],
+        *,
+        keeps_lease: bool = False,
+    ) -> None:
         allowed = (*sources_of(target), target.value)
         statement = (
             update(work)
             .where(work.c.id == item.id, work.c.lease == item.lease, work.c.state.in_(allowed))
             .values(state=target.value, **values)
         )
-        if target is not State.RUNNING:
+        if not keeps_lease:
             statement = statement.values(lease=None, lease_until=None)
         if connection.execute(statement).rowcount != 1:
             raise LeaseLost(f"work {item.id} is no longer leased to this worker; nothing was changed")

@@ -24,7 +24,7 @@ from pipelines.stack.supervisor import Program
 USER = "admin"
 #: Running tasks at most; each is a process of its own, mostly waiting for the model.
 PARALLELISM = 4
-#: The pool that `dags/scenario_dags.py` puts its `infer` tasks into.
+#: The pool that `dags/scenario_dags.py` puts its tasks into.
 POOL = "careloom_model"
 
 

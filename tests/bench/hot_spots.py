@@ -25,7 +25,7 @@ SIZE = 2_000
 RATE = 50
 TOP = 15
 #: A frame that only processes of one kind have.
-_STEPS = {"Infer.execute (": "tasks: infer", "WriteBack.execute (": "tasks: write_back"}
+_STEPS = {"Carry.execute (": "tasks"}
 _REST = "scheduler, executor's workers, and tasks seen too short to tell"
 #: What is careloom's own, in the files' names.
 _OWN = ("pipelines/", "plugins/", "fhir_adapters/", "monitoring/", "scenario_dags.py")

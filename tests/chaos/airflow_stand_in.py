@@ -1,9 +1,8 @@
 """A stand-in for Airflow: the dispatcher's part of its REST API, and an executor whose tasks are forked processes.
 
 It is held to what Airflow 3.3.2 does (`test_airflow_stand_in.py`, and `tests/dispatcher/test_on_airflow.py` for the
-real one): a run that is asked for twice is there once and is answered 409; `infer` is followed by `write_back` however
-it ended; a task that broke or lost its worker is tried once more, one that said that everything failed is not; a run is
-what its last task was.
+real one): a run that is asked for twice is there once and is answered 409; a task that broke or lost its worker is
+tried once more, one that said that everything failed is not; a run is what its task was.
 """
 
 from __future__ import annotations
@@ -22,6 +21,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 PASSWORD = "a-password-for-chaos"
+#: The role of a run's one task.
+TASK = "carry"
 _TRIES = 2
 #: Seconds before a task that broke is tried again (Airflow: `retry_delay`, 1 s in our DAGs).
 _RETRY_DELAY = 0.1
@@ -36,9 +37,7 @@ class Run:
     dag_id: str
     run_id: str
     state: str = "queued"
-    task: str = "infer"
     tries: int = 0
-    infer_succeeded: bool = False
     child: Child | None = None
 
 
@@ -47,12 +46,12 @@ class Chaos:
     """What the harness wants to happen to tasks.
 
     Attributes:
-        plan: step -> fail points of the task about to start ("" for none).
+        plan: role -> fail points of the task about to start ("" for none).
         task_ended: called with each task that ended.
         task_stopped: called with each task that was paused.
     """
 
-    plan: Callable[[str], str] = lambda step: ""
+    plan: Callable[[str], str] = lambda role: ""
     task_ended: Callable[[Child], None] = lambda child: None
     task_stopped: Callable[[Child], None] = lambda child: None
 
@@ -152,9 +151,9 @@ class AirflowStandIn:
                 run.state = "running"
                 run.tries += 1
                 run.child = self.zygote.fork(
-                    run.task,
+                    TASK,
                     run=run.run_id,
-                    plan=self.chaos.plan(run.task),
+                    plan=self.chaos.plan(TASK),
                     on_end=self._ended,
                     on_stop=self._stopped,
                 )
@@ -177,18 +176,10 @@ class AirflowStandIn:
             run.child = None
             self._busy.discard(run.run_id)
             if status in (DONE, ALL_FAILED) or run.tries >= _TRIES:
-                self._next(run, succeeded=status == DONE)
+                run.state = "success" if status == DONE else "failed"
             else:
                 threading.Timer(_RETRY_DELAY, self._again, (run,)).start()
         self._start_tasks()
-
-    def _next(self, run: Run, *, succeeded: bool) -> None:
-        if run.task == "infer":
-            run.infer_succeeded = succeeded
-            run.task, run.tries = "write_back", 0
-            self._ready.append(run)
-        else:
-            run.state = "success" if succeeded and run.infer_succeeded else "failed"
 
     def _again(self, run: Run) -> None:
         with self._lock:

@@ -26,7 +26,7 @@ class Child:
     """One forked process.
 
     Attributes:
-        role: gateway, dispatcher, infer or write_back.
+        role: gateway, dispatcher or carry.
         run: the Airflow run that a task belongs to.
         plan: its fail points, as CARELOOM_FAIL_POINTS has them.
         status: exit status once it ended, a signal as a negative number.

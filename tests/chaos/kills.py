@@ -15,14 +15,11 @@ from house import House
 
 from pipelines.fail_points import NAMES
 
-_WRITING = ("runner.sending", "runner.sent", "runner.written")
-
-#: Role -> the spots that it passes. `infer` and `write_back` are the two tasks of a run.
+#: Role -> the spots that it passes. `carry` is the task of a run.
 SPOTS = {
     "gateway": tuple(sorted(name for name in NAMES if name.startswith("gateway."))),
     "dispatcher": tuple(sorted(name for name in NAMES if name.startswith("dispatcher."))),
-    "infer": tuple(sorted(name for name in NAMES if name.startswith("runner.") and name not in _WRITING)),
-    "write_back": _WRITING,
+    "carry": tuple(sorted(name for name in NAMES if name.startswith("runner."))),
 }
 
 #: Events under way at the same time: enough that every process always has something to die over.
@@ -58,7 +55,7 @@ class Killer:
         """Where the next process of that role dies; "" for nowhere."""
         with self._lock:
             wanting = [spot for spot in SPOTS.get(role, ()) if self.fired[spot] < self._each]
-            spared = role in ("infer", "write_back") and self._chance.random() > _TASKS_KILLED
+            spared = role == "carry" and self._chance.random() > _TASKS_KILLED
             if self._over or not wanting or spared:
                 return ""
             fewest = min(self.fired[spot] for spot in wanting)
@@ -128,9 +125,8 @@ def _recoveries(house: House, killer: Killer) -> list[float]:
     done = {
         "gateway": sorted(house.sender.acknowledgements),
         "dispatcher": sorted(house.airflow.posted),
-        "infer": [commit.at for commit in house.hospital.commits],
+        "carry": [commit.at for commit in house.hospital.commits],
     }
-    done["write_back"] = done["infer"]
     found = []
     for role, at in killer.ends:
         following = next((moment for moment in done[role] if moment > at), None)

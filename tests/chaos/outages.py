@@ -119,10 +119,9 @@ def _pause_once(told: Trial, spot: str) -> None:
     told.cases += [older, newer]
     stopped = threading.Event()
     caught: list[Child] = []
-    steps = {"runner.sending": "write_back", "runner.sent": "write_back", "runner.written": "write_back"}
 
     def plan(role: str) -> str:
-        return f"{spot}=stop" if role == steps.get(spot, "infer") and not caught else ""
+        return f"{spot}=stop" if role == "carry" and not caught else ""
 
     def noted(child: Child) -> None:
         caught.append(child)
@@ -165,7 +164,7 @@ def _commit_late(told: Trial, seconds: float) -> None:
     house.sender.send([newer])
     until(lambda: house.states([newer.event_id]), "the newer version is known", 30)
     for run in list(house.airflow.runs.values()):
-        if run.child is not None and run.task == "write_back":
+        if run.child is not None:
             run.child.signal(signal.SIGKILL)
     until(lambda: _written(house, newer), "the newer version is written", 60)
     time.sleep(seconds + 1.0)

@@ -76,15 +76,14 @@ def test_a_run_that_is_asked_for_twice_is_there_once_and_runs_once(api: AirflowA
     assert api.run_state(DAG, "once") is None
     assert api.trigger(DAG, "once", {"items": 3}) is Triggered.CREATED
     assert api.trigger(DAG, "once", {"items": 3}) is Triggered.ALREADY_THERE
-    assert [child.role for child in stand_in.zygote.forked] == ["infer"]
+    assert [child.role for child in stand_in.zygote.forked] == ["carry"]
 
 
-def test_infer_is_followed_by_write_back_and_the_run_succeeds(api: AirflowApi, stand_in: Any):
+def test_a_run_is_running_until_its_task_ends(api: AirflowApi, stand_in: Any):
     api.trigger(DAG, "r")
-    stand_in.zygote.end(0)
     assert api.run_state(DAG, "r") == "running"
     stand_in.zygote.end(0)
-    assert [child.role for child in stand_in.zygote.forked] == ["infer", "write_back"]
+    assert [child.role for child in stand_in.zygote.forked] == ["carry"]
     assert api.run_state(DAG, "r") == "success"
 
 
@@ -93,18 +92,16 @@ def test_a_task_that_lost_its_worker_is_tried_once_more_and_no_oftener(api: Airf
     stand_in.zygote.end(-9)
     until_forked(stand_in, 2)
     stand_in.zygote.end(-9)
-    assert [child.role for child in stand_in.zygote.forked] == ["infer", "infer", "write_back"]
-    stand_in.zygote.end(0)
+    assert [child.role for child in stand_in.zygote.forked] == ["carry", "carry"]
     assert api.run_state(DAG, "r") == "failed"
 
 
-def test_a_task_in_which_everything_failed_is_not_tried_again_and_what_waits_is_written(api: AirflowApi, stand_in: Any):
+def test_a_task_in_which_everything_failed_is_not_tried_again(api: AirflowApi, stand_in: Any):
     from forks import ALL_FAILED
 
     api.trigger(DAG, "r")
     stand_in.zygote.end(ALL_FAILED)
-    assert [child.role for child in stand_in.zygote.forked] == ["infer", "write_back"]
-    stand_in.zygote.end(0)
+    assert [child.role for child in stand_in.zygote.forked] == ["carry"]
     assert api.run_state(DAG, "r") == "failed"
 
 

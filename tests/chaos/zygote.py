@@ -110,7 +110,8 @@ def _run(role: str, run_id: str) -> int:
         return gateway.main([])
     if role == "dispatcher":
         return dispatcher.main()
-    summary = {"infer": runner.infer, "write_back": runner.write_back}[role](run_id)
+    assert role == "carry", role
+    summary = runner.carry(run_id)
     print(summary.line, flush=True)
     return ALL_FAILED if summary.failed_all else DONE
 

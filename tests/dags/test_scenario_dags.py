@@ -71,17 +71,15 @@ def test_each_installed_scenario_has_a_dag_and_a_broken_plugin_takes_none_away(p
         assert any(tag.startswith("risk-") for tag in dag["tags"])
         assert dag["schedule"] == "NullTimetable"
         assert dag["paused"] is False
-        assert dag["tasks"]["infer"] == {
+        assert dag["tasks"]["carry"] == {
             "pool": "careloom_model",
             "retries": 1,
             "xcom": False,
             "rule": "all_success",
-            "down": ["write_back"],
+            "down": [],
             "weight": {"in_visit": 3, "pre_visit": 2, "post_visit": 1}[dag_id.split(".")[0]],
         }
-        assert dag["tasks"]["write_back"]["rule"] == "all_done"
-        assert dag["tasks"]["write_back"]["xcom"] is False
-        assert len(dag["tasks"]) == 2
+        assert len(dag["tasks"]) == 1
     assert parsed["heavy"] == []
     doc = parsed["dags"]["pre_visit.fake"]["doc"]
     assert "假 · A fake" in doc
@@ -94,20 +92,11 @@ import json, sys, types
 from airflow.dag_processing.dagbag import DagBag
 from pipelines import runner
 bag = DagBag(sys.argv[1])
-infer, write_back = (bag.dags["pre_visit.fake"].get_task(t) for t in ("infer", "write_back"))
-
-class Instance:
-    state = "success"
-    def get_task_states(self, dag_id, task_ids, run_ids):
-        return {run_ids[0]: {task_ids[0]: self.state}}
-
-instance = Instance()
-context = {
-    "dag_run": types.SimpleNamespace(run_id="r1"), "ti": instance, "dag": types.SimpleNamespace(dag_id="pre_visit.fake")
-}
+carry = bag.dags["pre_visit.fake"].get_task("carry")
+context = {"dag_run": types.SimpleNamespace(run_id="r1")}
 asked, told = [], []
 
-def call(step, *, failed_all=False, error=None):
+def call(*, failed_all=False, error=None):
     def work(run_id):
         asked.append(run_id)
         if error is not None:
@@ -116,30 +105,25 @@ def call(step, *, failed_all=False, error=None):
             except KeyError as cause:
                 raise error from cause
         return types.SimpleNamespace(line="3 rows", failed_all=failed_all)
-    setattr(runner, step.task_id, work)
+    runner.carry = work
     try:
-        told.append(["returned", repr(step.execute(context))])
+        told.append(["returned", repr(carry.execute(context))])
     except BaseException as raised:
         behind = [raised.__cause__, raised.__context__]
         told.append([type(raised).__name__, str(raised), behind == [None, None]])
 
-call(infer)
-call(infer, failed_all=True)
-call(infer, error=ValueError("CANARY in a message"))
-call(write_back)
-instance.state = "failed"
-call(write_back)
+call()
+call(failed_all=True)
+call(error=ValueError("CANARY in a message"))
 print(json.dumps({"asked": asked, "told": told}))
 """
 
 
 def test_what_a_task_raises_says_nothing_that_an_error_said(airflow_environment: Mapping[str, str]):
     result = run(_CALL, airflow_environment)
-    assert result["asked"] == ["r1"] * 5
+    assert result["asked"] == ["r1"] * 3
     assert result["told"] == [
         ["returned", "None"],
         ["AirflowFailException", "everything failed: 3 rows", True],
-        ["RuntimeError", "infer broke with ValueError; the ledger keeps what is unfinished", True],
-        ["returned", "None"],
-        ["AirflowFailException", "nothing could be inferred; see the task before this one", True],
+        ["RuntimeError", "the run broke with ValueError; the ledger keeps what is unfinished", True],
     ]

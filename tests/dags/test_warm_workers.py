@@ -41,7 +41,7 @@ def look_for_traces():
 def segfault():
     import scenario_dags  # what careloom's own tasks are called by
 
-    scenario_dags._do("infer", lambda run_id: ctypes.string_at(0), {{"dag_run": SimpleNamespace(run_id="r")}})
+    scenario_dags._do(lambda run_id: ctypes.string_at(0), {{"dag_run": SimpleNamespace(run_id="r")}})
 
 def tell_a_secret():
     mask_secret({SECRET!r})

@@ -91,10 +91,6 @@ class World:
         if self.runs:
             self.items += self.ledger.claim(self.chance.choice(self.runs[-4:]), 60)
 
-    def drafts_are_claimed(self) -> None:
-        if self.runs:
-            self.items += self.ledger.claim_inferred(self.chance.choice(self.runs[-4:]), 60)
-
     def worker_writes(self) -> None:
         if not self.items:
             return
@@ -180,11 +176,11 @@ class World:
 
 STEPS = [name for name in vars(World) if "_" in name and not name.startswith("_") and name != "rules_only"]
 #: Drawn more often, or little would ever be written.
-USUAL = ["records_come", "run_is_taken", "run_is_claimed", "worker_writes", "worker_writes", "drafts_are_claimed"]
+USUAL = ["records_come", "run_is_taken", "run_is_claimed", "worker_writes", "worker_writes"]
 
 
 def test_the_steps_are_all_there():
-    assert len(STEPS) == 13
+    assert len(STEPS) == 12
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -188,15 +188,14 @@ def test_drafts_wait_for_writing_alone_and_new_rows_do_not(patient_ledger: Ledge
     ledger = patient_ledger
     ledger.record([make(0, patient="a")])
     (item,) = claimed(ledger)
-    ledger.inferred(item, DRAFTS)
-    ledger.give_back(ledger.claim_inferred(item.run_id, 60)[0])
+    ledger.give_back(ledger.inferred(item, DRAFTS))
     ledger.record([make(1, patient="b")])
     breaks(ledger, WRITING)
     assert [i.event.position.offset for i in claimed(ledger)] == [1]
     breaks(ledger, READING)
     ledger.served([WRITING])
     run = ledger.take_run(NOTE, 10)
-    assert run and len(ledger.claim_inferred(run.run_id, 60)) == 1
+    assert run and len(ledger.claim(run.run_id, 60)) == 1
 
 
 def test_another_source_s_rows_go_on(patient_ledger: Ledger, make):

@@ -48,9 +48,10 @@ def test_a_dead_letter_tells_its_step_its_runs_and_what_waits_behind_it(ledger: 
     run = ledger.take_run(NOTE, 1)
     assert run is not None
     [item] = ledger.claim(run.run_id, 60)
-    ledger.inferred(item, Inference({"drafts": []}, {"context_at": WHEN}))
-    [item] = ledger.claim_inferred(run.run_id, 60)
-    ledger.failed(item, StepFailed(ErrorClass.FHIR_REJECTED, "it never takes this"))
+    ledger.failed(
+        ledger.inferred(item, Inference({"drafts": []}, {"context_at": WHEN})),
+        StepFailed(ErrorClass.FHIR_REJECTED, "it never takes this"),
+    )
     [letter] = ledger.dead_letters()
     assert (letter.step, letter.held_back, letter.tried_in, letter.context_at) == ("write_back", 2, [run.run_id], WHEN)
     assert ledger.dead_letter(item.id) == letter
@@ -95,8 +96,7 @@ def test_what_is_given_up_keeps_no_drafts(ledger: Ledger, ledger_engine: Engine,
     run = ledger.take_run(NOTE, 1)
     assert run is not None
     [item] = ledger.claim(run.run_id, 60)
-    ledger.inferred(item, Inference({"drafts": ["a patient's"]}, {}))
-    [item] = ledger.claim_inferred(run.run_id, 60)
+    item = ledger.inferred(item, Inference({"drafts": ["a patient's"]}, {}))
     ledger.failed(item, StepFailed(ErrorClass.FHIR_REJECTED, "no"))
     ledger.decide_dead_letter(item.id, State.DISCARDED, by="wu", why="x")
     with ledger_engine.connect() as connection:

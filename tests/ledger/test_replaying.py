@@ -28,9 +28,7 @@ def finish(ledger: Ledger, size: int = 100) -> list[str]:
     done = []
     while run := ledger.take_run(NOTE.scenario, size):
         for item in ledger.claim(run.run_id, 60):
-            ledger.inferred(item, Inference({"drafts": []}, {}))
-        for item in ledger.claim_inferred(run.run_id, 60):
-            ledger.written(item, Written(("Task/1",), 1, 0))
+            ledger.written(ledger.inferred(item, Inference({"drafts": []}, {})), Written(("Task/1",), 1, 0))
             done.append(item.identity)
         ledger.close_finished_runs()
     return done

@@ -22,9 +22,7 @@ OUTAGE = StepFailed(ErrorClass.MODEL_UNAVAILABLE, "away")
 
 def finish(ledger: Ledger, run_id: str) -> None:
     for item in ledger.claim(run_id, 60):
-        ledger.inferred(item, DRAFTS)
-    for item in ledger.claim_inferred(run_id, 60):
-        ledger.written(item, NOTHING_NEW)
+        ledger.written(ledger.inferred(item, DRAFTS), NOTHING_NEW)
 
 
 def test_a_run_takes_the_oldest_rows_and_all_of_a_patient_in_order(ledger: Ledger, make, rows):
@@ -128,13 +126,12 @@ def test_drafts_that_failed_to_be_written_wait_to_be_written_only(ledger: Ledger
     ledger.record([make(0)])
     run = ledger.take_run(NOTE, 1)
     assert run
-    ledger.inferred(ledger.claim(run.run_id, 60)[0], DRAFTS)
-    (item,) = ledger.claim_inferred(run.run_id, 60)
+    item = ledger.inferred(ledger.claim(run.run_id, 60)[0], DRAFTS)
     assert ledger.failed(item, OUTAGE) is State.INFERRED
     again = ledger.take_run(NOTE, 1)
     assert again and again.run_id != run.run_id
-    assert ledger.claim(again.run_id, 60) == []
-    assert [i.drafts for i in ledger.claim_inferred(again.run_id, 60)] == [DRAFTS.drafts]
+    (item,) = ledger.claim(again.run_id, 60)
+    assert (item.state, item.drafts) == (State.INFERRED, DRAFTS.drafts)
 
 
 def test_a_worker_that_lost_its_lease_changes_nothing(ledger: Ledger, make, rows):
@@ -173,14 +170,15 @@ def test_a_row_that_was_not_inferred_cannot_be_written(ledger: Ledger, make):
 
 def test_a_released_run_blames_only_rows_that_were_begun(ledger: Ledger, make, ledger_engine: Engine):
     ledger.record([make(o, patient=str(o)) for o in range(3)])
-    run = ledger.take_run(NOTE, 3)
-    assert run
+    unclaimed, run = ledger.take_run(NOTE, 1), ledger.take_run(NOTE, 2)
+    assert unclaimed and run
     ledger.inferred(ledger.claim(run.run_id, 60)[0], DRAFTS)
-    assert ledger.release_run(run.run_id, "failed") == 3
+    assert ledger.release_run(unclaimed.run_id, "failed") == 1
+    assert ledger.release_run(run.run_id, "failed") == 2
     with ledger_engine.begin() as connection:
         attempts = connection.execute(text("SELECT state, attempts FROM work ORDER BY id")).all()
         failures = connection.execute(text("SELECT error_class, count FROM failures")).all()
-    assert [tuple(row) for row in attempts] == [("inferred", 0), ("waiting", 1), ("waiting", 1)]
+    assert [tuple(row) for row in attempts] == [("waiting", 0), ("inferred", 1), ("waiting", 1)]
     assert [tuple(row) for row in failures] == [("worker_lost", 2)]
     assert ledger.release_run(run.run_id, "failed") == 0
     assert ledger.open_runs() == []
@@ -196,9 +194,7 @@ def test_an_event_that_kills_its_worker_is_parked_in_the_end_and_nobody_with_it(
             ledger.release_run(run.run_id, "failed")
             continue
         for item in items:
-            ledger.inferred(item, DRAFTS)
-        for item in ledger.claim_inferred(run.run_id, 60):
-            ledger.written(item, NOTHING_NEW)
+            ledger.written(ledger.inferred(item, DRAFTS), NOTHING_NEW)
             done += 1
     assert (done, losses) == (39, 3)
     assert {offset for offset, (state, _) in rows().items() if state == "parked"} == {killer}

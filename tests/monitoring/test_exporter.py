@@ -110,9 +110,7 @@ def one_event_all_the_way(ledger: Ledger) -> None:
         if fails:
             ledger.failed(item, StepFailed(ErrorClass.MODEL_TIMEOUT, "no answer"))
     inference = Inference({"note": CANARY}, {"answered_at": datetime.now(UTC)}, model="smollm2", findings=2)
-    ledger.inferred(item, inference)
-    [item] = ledger.claim_inferred(run.run_id, 60)
-    ledger.written(item, Written([f"Composition/{CANARY}"], created=1, recognised=0))
+    ledger.written(ledger.inferred(item, inference), Written([f"Composition/{CANARY}"], created=1, recognised=0))
     ledger.switch_off("scenario", "in_visit.admission_note", by=CANARY, why=CANARY)
 
 

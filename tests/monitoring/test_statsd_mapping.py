@@ -35,7 +35,7 @@ from airflow.observability.metrics.stats_utils import get_stats_factory
 stats.initialize(
     factory=get_stats_factory(), export_legacy_names=conf.getboolean("metrics", "legacy_names_on")
 )
-everywhere = {"dag_id": "pre_visit.triage", "task_id": "infer", "run_id": "careloom-run-1", "run_type": "manual"}
+everywhere = {"dag_id": "pre_visit.triage", "task_id": "carry", "run_id": "careloom-run-1", "run_type": "manual"}
 for metric in json.load(sys.stdin):
     tags = {**everywhere, **{name: f"some-{name}" for name in metric["name_variables"] if name not in everywhere}}
     name = metric["name"].format(**tags)
@@ -162,7 +162,7 @@ def test_what_airflow_tags_becomes_labels_and_runs_do_not(shown: Shown) -> None:
     (labels, value), *others = shown["airflow_ti_finished_total"]
     assert others == []
     assert value == 1
-    assert (labels["dag_id"], labels["task_id"]) == (DAG, "infer")
+    assert (labels["dag_id"], labels["task_id"]) == (DAG, "carry")
     assert "state" in labels
     everything = {
         label for name, samples in shown.items() if name.startswith("airflow_") for one, _ in samples for label in one

@@ -97,9 +97,7 @@ def finish(ledger: Ledger, scenario: str = NOTE.scenario) -> int:
     done = 0
     while run := ledger.take_run(scenario, 100):
         for item in ledger.claim(run.run_id, 60):
-            ledger.inferred(item, Inference({"drafts": []}, {}))
-        for item in ledger.claim_inferred(run.run_id, 60):
-            ledger.written(item, Written((), 0, 1))
+            ledger.written(ledger.inferred(item, Inference({"drafts": []}, {})), Written((), 0, 1))
             done += 1
     return done
 

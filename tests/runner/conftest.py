@@ -133,6 +133,7 @@ class FakeFhir:
         self.found: dict[str, list[dict[str, Any]]] = {}
         self.truncated: set[str] = set()
         self.failures: list[FhirServerError] = []
+        self.refusals: list[FhirServerError] = []  # of transactions alone
         self.lose_answer = False
         self.before_transaction: Callable[[], None] = lambda: None
 
@@ -160,6 +161,8 @@ class FakeFhir:
     async def transaction(self, bundle: Mapping[str, Any]) -> dict[str, Any]:
         self.before_transaction()
         self._fail()
+        if self.refusals:
+            raise self.refusals.pop(0)
         self.transactions.append(bundle)
         places: dict[str, str] = {}
         answers = []
@@ -308,11 +311,14 @@ class House:
         assert run is not None
         return run.run_id
 
-    def infer(self, run_id: str) -> Summary:
+    def carry(self, run_id: str = "") -> Summary:
+        """A whole run; of what is ready where none is named."""
+        run_id = run_id or self.run()
+
         async def go() -> Summary:
             fleet = Fleet(self.config.registry, {"fake": lambda model: self.others.get(model.name, self.model)})
             try:
-                return await runner.infer_rows(
+                return await runner.carry_rows(
                     self.config,
                     self.ledger,
                     run_id,
@@ -330,15 +336,6 @@ class House:
                 await fleet.close()
 
         return self._noted(asyncio.run(go()))
-
-    def write_back(self, run_id: str) -> Summary:
-        sources = Sources(self.config, lambda _: self.fhir)
-        return self._noted(asyncio.run(runner.write_rows(self.config, self.ledger, run_id, sources=sources)))
-
-    def both(self) -> tuple[Summary, Summary]:
-        """A whole run."""
-        run_id = self.run()
-        return self.infer(run_id), self.write_back(run_id)
 
     def wake(self) -> None:
         """Let every backoff be over."""

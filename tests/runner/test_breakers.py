@@ -44,20 +44,19 @@ def test_a_model_that_is_down_is_asked_a_few_times_and_then_once_in_a_while(hous
     for n in range(20):
         house.enter(80, patient=f"p{n}")
     house.model.says = lambda _: AWAY
-    inferred, _ = house.both()
-    assert inferred.outcomes == {Outcome.FAILED: 5, Outcome.WAITS: 15}
+    assert house.carry().outcomes == {Outcome.FAILED: 5, Outcome.WAITS: 15}
     assert len(house.model.asked) == 5
     assert state(house, MODEL) is BreakerState.OPEN
     assert house.ledger.take_run("in_visit.watch", 100) is None  # all of them wait
     for tried in range(1, 4):
         come(house)
-        house.both()
+        house.carry()
         assert len(house.model.asked) == 5 + tried
     assert attempts(house) == [0] * 20
 
     house.model.says = lambda _: '{"reasons": []}'
     come(house)
-    house.both()
+    house.carry()
     assert {row.state for row in house.rows()} == {"written"}
     assert state(house, MODEL) is BreakerState.CLOSED
 
@@ -67,20 +66,20 @@ def test_red_flags_are_written_while_the_model_is_down_also_those_of_rows_behind
     house.model.says = lambda _: AWAY
     for n in range(6):
         house.enter(80, patient=f"p{n}")
-    house.both()
+    house.carry()
     assert state(house, MODEL) is BreakerState.OPEN
     asked = len(house.model.asked)
     house.enter(140, patient="p0")
     house.enter(150, patient="p0")
     house.enter(160, patient="new")
-    house.both()
+    house.carry()
     assert len(house.fhir.written("Flag")) == 3
     assert len(house.model.asked) == asked
     assert house.ledger.take_run("in_visit.watch", 100) is None
 
     house.model.says = lambda _: '{"reasons": []}'
     come(house)
-    house.both()
+    house.carry()
     assert {row.state for row in house.rows()} == {"written"}
     assert len(house.fhir.written("Flag")) == 3
     asked_for = [str(request.messages) for request in house.model.asked[asked:]]
@@ -92,13 +91,13 @@ def test_red_flags_of_rows_behind_a_dead_letter_are_written(house: Any) -> None:
     house.enter(80)
     house.scenario.broken = "nul"
     for _ in range(3):
-        house.both()
+        house.carry()
         house.wake()
     assert house.rows()[0].state == "parked"
     house.scenario.broken = ""
     asked = len(house.model.asked)
     house.enter(140)
-    house.both()
+    house.carry()
     assert len(house.fhir.written("Flag")) == 1
     assert len(house.model.asked) == asked
     assert [row.state for row in house.rows()] == ["parked", "waiting"]
@@ -110,7 +109,7 @@ def test_a_prompt_that_always_times_out_is_parked_while_others_go_on(house: Any)
     house.enter(81, patient="slow")
     for n in range(8):
         house.enter(80, patient=f"p{n}")
-        house.both()
+        house.carry()
         house.wake()
     assert house.rows()[0].state == "parked"
     assert house.rows()[0].error_class == "model_timeout"
@@ -123,7 +122,7 @@ def test_a_prompt_that_kills_every_connection_is_parked_as_the_server_serves_oth
     house.enter(81, patient="bad")
     for n in range(16):
         house.enter(80, patient=f"p{n}")
-        house.both()
+        house.carry()
         house.wake()
     assert house.rows()[0].state == "parked"
     assert {row.state for row in house.rows()[1:]} == {"written"}
@@ -135,11 +134,11 @@ def test_prompts_that_time_out_do_not_keep_the_model_from_others(house: Any) -> 
     house.model.says = lambda request: SLOW if "pulse 81" in str(request.messages) else '{"reasons": []}'
     for n in range(5):
         house.enter(81, patient=f"slow{n}")
-    house.both()
+    house.carry()
     assert state(house, MODEL) is BreakerState.OPEN
     house.enter(80, patient="good")
     come(house)
-    house.both()
+    house.carry()
     assert house.rows()[-1].state == "written"
     assert {row.state for row in house.rows()[:-1]} == {"waiting"}
 
@@ -150,13 +149,13 @@ def test_a_server_that_says_garbage_to_everybody_costs_no_event_its_attempts(hou
     for n in range(8):
         house.enter(80, patient=f"p{n}")
     for _ in range(6):
-        house.both() if house.ledger.backlog()[0].ready else None
+        house.carry() if house.ledger.backlog()[0].ready else None
         come(house)
     assert state(house, MODEL) is not BreakerState.CLOSED
     assert max(attempts(house)) <= 1
     house.model.says = lambda _: '{"reasons": []}'
     come(house)
-    house.both()
+    house.carry()
     assert {row.state for row in house.rows()} == {"written"}
 
 
@@ -171,18 +170,16 @@ def test_a_server_that_takes_no_drafts_lets_the_inferring_go_on_and_gets_them_wh
     one_by_one(house)
     for n in range(10):
         house.enter(80, patient=f"p{n}")
-    run_id = house.run()
-    house.infer(run_id)
-    house.fhir.failures = [refusal] * 100
-    assert house.write_back(run_id).outcomes == {Outcome.FAILED: 5, Outcome.WAITS: 5}
+    house.fhir.refusals = [refusal] * 100
+    assert house.carry().outcomes == {Outcome.FAILED: 5, Outcome.WAITS: 5}
+    assert {row.state for row in house.rows()} == {"inferred"}
     assert state(house, WRITING) is BreakerState.OPEN
-    house.fhir.failures = []
+    house.fhir.refusals = []
     house.enter(80, patient="later")
-    run_id = house.run()
-    assert house.infer(run_id).outcomes == {Outcome.INFERRED: 1}
-    assert house.write_back(run_id).outcomes == {Outcome.WAITS: 1}
+    assert house.carry().outcomes == {Outcome.WAITS: 1}
+    assert len(house.model.asked) == 11
     come(house)
-    house.both()
+    house.carry()
     assert {row.state for row in house.rows()} == {"written"}
     assert state(house, WRITING) is BreakerState.CLOSED
 
@@ -192,12 +189,11 @@ def test_a_server_that_cannot_be_read_stops_the_beginning_and_nothing_is_asked_o
     for n in range(10):
         house.enter(140, patient=f"p{n}")
     house.fhir.failures = [FhirUnavailable("GET Patient: 503", status=503)] * 100
-    inferred, _ = house.both()
-    assert inferred.outcomes == {Outcome.FAILED: 5, Outcome.WAITS: 5}
+    assert house.carry().outcomes == {Outcome.FAILED: 5, Outcome.WAITS: 5}
     assert house.ledger.take_run("in_visit.watch", 100) is None
     house.fhir.failures = []
     come(house)
-    house.both()
+    house.carry()
     assert {row.state for row in house.rows()} == {"written"}
     assert len(house.fhir.written("Flag")) == 10
 
@@ -207,12 +203,12 @@ def test_others_of_a_run_wait_for_the_one_that_tries_and_go_on_with_it(house: An
     for n in range(6):
         house.enter(80, patient=f"p{n}")
     house.model.says = lambda _: AWAY
-    house.both()
+    house.carry()
     one_by_one(house, 16)
     house.model.says = lambda _: '{"reasons": []}'
     house.model.most_in_flight = 0
     come(house)
-    assert house.infer(house.run()).outcomes == {Outcome.INFERRED: 6}
+    assert house.carry().outcomes == {Outcome.WRITTEN: 6}
 
 
 def test_a_healthy_way_asks_the_breakers_and_the_switches_once_and_not_for_each_row(
@@ -233,7 +229,7 @@ def test_a_healthy_way_asks_the_breakers_and_the_switches_once_and_not_for_each_
 
     for name in ("breakers", "served", "switched_off", "superseded", "confirm", "inferred", "written", "renew"):
         counted(name)
-    house.both()
+    house.carry()
     assert {row.state for row in house.rows()} == {"written"}
     assert calls["superseded"] == calls["inferred"] == calls["confirm"] == calls["written"] == 50
     assert max(calls["breakers"], calls["served"], calls["switched_off"]) < 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -15,20 +16,22 @@ from typing import Any
 
 import pytest
 
-from fhir_adapters.errors import FhirConflict
+from fhir_adapters.errors import FhirConflict, FhirRejected
 from pipelines.batch import Outcome
 
 ROOT = Path(__file__).parents[2]
 
 #: A worker in a process of its own: it claims the run's rows, does what it is told to, and stops itself before the end.
 WORKER = """
-import os, signal, sys
+import json, os, signal, sys
 from pipelines.errors import LeaseLost
 from pipelines.ledger import Inference, Ledger, Written, engine
 
-url, run_id, step = sys.argv[1:]
+url, run_id, step, drafts = sys.argv[1:]
 ledger = Ledger(engine(url))
-items = ledger.claim(run_id, 0.5) if step == "infer" else ledger.claim_inferred(run_id, 0.5)
+items = ledger.claim(run_id, 0.5)
+if step == "write":
+    items = [ledger.inferred(item, Inference(json.loads(drafts), {})) for item in items]
 print("claimed", len(items), flush=True)
 os.kill(os.getpid(), signal.SIGSTOP)
 said = []
@@ -52,13 +55,16 @@ print(" ".join(said), flush=True)
 
 
 @contextmanager
-def stopped_worker(house: Any, run_id: str, step: str) -> Iterator[subprocess.Popen[str]]:
+def stopped_worker(house: Any, run_id: str, step: str, drafts: Any = None) -> Iterator[subprocess.Popen[str]]:
     """A worker that holds the run's rows and does not move, as on a paused host; its lease has run out."""
     url = house.config.ledger.url.get_secret_value()
     process = subprocess.Popen(
-        [sys.executable, "-c", WORKER, url, run_id, step], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", WORKER, url, run_id, step, json.dumps(drafts)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    )
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "claimed 1\n"
@@ -92,11 +98,10 @@ def test_stopped_for_longer_than_its_lease_an_inferring_worker_changes_nothing(h
             house.ledger.release_run(run_id, "failed")
             house.wake()
             run_id = house.run()
-        assert house.infer(run_id).outcomes == {Outcome.INFERRED: 1}
+        assert house.carry(run_id).outcomes == {Outcome.WRITTEN: 1}
         before = house.rows()
         assert woken(zombie) == {"lease-lost", "renewed-0"}
     assert house.rows() == before
-    assert house.write_back(run_id).outcomes == {Outcome.WRITTEN: 1}
     assert len(house.fhir.written("Flag")) == len(house.fhir.written("RiskAssessment")) == 1
 
 
@@ -113,10 +118,13 @@ def test_stopped_while_the_living_one_is_still_at_it_it_changes_nothing_either(h
 
 def test_stopped_for_longer_than_its_lease_a_writing_worker_changes_nothing(house: Any) -> None:
     house.enter(80)
+    house.fhir.refusals = [FhirRejected("POST Bundle: 422", status=422)]
+    house.carry()
+    drafts = house.rows()[0].drafts
+    house.enter(81, patient="p2")
     run_id = house.run()
-    house.infer(run_id)
-    with stopped_worker(house, run_id, "write") as zombie:
-        assert house.write_back(run_id).outcomes == {Outcome.WRITTEN: 1}
+    with stopped_worker(house, run_id, "write", drafts) as zombie:
+        assert house.carry(run_id).outcomes == {Outcome.WRITTEN: 1}
         before = house.rows()
         assert woken(zombie) == {"lease-lost", "renewed-0"}
     assert house.rows() == before
@@ -155,10 +163,9 @@ def test_a_late_transaction_of_a_zombie_is_recognised_and_doubles_nothing(
 ) -> None:
     house.enter(80)
     run_id = house.run()
-    house.infer(run_id)
     ends: list[Any] = []
-    overtaken_while_writing(lambda: ends.append(in_another_worker(lambda: house.write_back(run_id)).outcomes))
-    assert house.write_back(run_id).outcomes == {Outcome.LEASE_LOST: 1}
+    overtaken_while_writing(lambda: ends.append(in_another_worker(lambda: house.carry(run_id)).outcomes))
+    assert house.carry(run_id).outcomes == {Outcome.LEASE_LOST: 1}
     assert ends == [{Outcome.WRITTEN: 1}]
     assert len(house.fhir.transactions) == 2
     for kind in ("RiskAssessment", "Provenance", "Device"):
@@ -172,15 +179,14 @@ def test_a_late_transaction_of_a_zombie_overwrites_nothing_that_was_changed_sinc
 ) -> None:
     house.enter(80)
     run_id = house.run()
-    house.infer(run_id)
 
     def written_and_edited() -> None:
-        in_another_worker(lambda: house.write_back(run_id))
+        in_another_worker(lambda: house.carry(run_id))
         (reference,) = [r for r in house.fhir.resources if r.startswith("RiskAssessment/new-")]
         house.fhir.resources[reference] |= {"status": "final", "note": [{"text": "as the doctor says"}]}
 
     overtaken_while_writing(written_and_edited)
-    house.write_back(run_id)
+    house.carry(run_id)
     (risk,) = house.fhir.written("RiskAssessment")
     assert (risk["status"], risk["note"]) == ("final", [{"text": "as the doctor says"}])
 
@@ -188,10 +194,8 @@ def test_a_late_transaction_of_a_zombie_overwrites_nothing_that_was_changed_sinc
 def test_a_late_red_flag_of_a_zombie_is_recognised(house: Any, overtaken_while_writing: Any) -> None:
     house.enter(140)
     run_id = house.run()
-    overtaken_while_writing(lambda: in_another_worker(lambda: house.infer(run_id)))
-    assert house.infer(run_id).outcomes == {Outcome.LEASE_LOST: 1}
-    assert len(house.fhir.written("Flag")) == 1
-    house.write_back(run_id)
+    overtaken_while_writing(lambda: in_another_worker(lambda: house.carry(run_id)))
+    assert house.carry(run_id).outcomes == {Outcome.LEASE_LOST: 1}
     assert house.rows()[0].state == "written"
     assert len(house.fhir.written("Flag")) == 1
 
@@ -201,10 +205,9 @@ def test_a_worker_that_waits_for_another_s_transaction_to_pass_asks_again_whethe
 ) -> None:
     house.enter(80)
     run_id = house.run()
-    house.infer(run_id)
-    house.fhir.failures = [FhirConflict("POST Bundle: 409", status=409)]
-    overtaken_while_writing(lambda: house.ledger.claim_inferred(run_id, 60))
-    assert house.write_back(run_id).outcomes == {Outcome.LEASE_LOST: 1}
+    house.fhir.refusals = [FhirConflict("POST Bundle: 409", status=409)]
+    overtaken_while_writing(lambda: house.ledger.claim(run_id, 60))
+    assert house.carry(run_id).outcomes == {Outcome.LEASE_LOST: 1}
     assert house.fhir.transactions == []
 
 
@@ -216,8 +219,6 @@ def test_a_newer_version_that_comes_right_before_the_writing_makes_the_draft_sta
 ) -> None:
     """Between the look at the row and its transaction, which the confirmation of the lease closes."""
     house.enter(80, id_="o1", version="1")
-    run_id = house.run()
-    house.infer(run_id)
     from pipelines import write_back
 
     unpack = write_back.unpack
@@ -227,10 +228,10 @@ def test_a_newer_version_that_comes_right_before_the_writing_makes_the_draft_sta
         return unpack(packed)
 
     monkeypatch.setattr(write_back, "unpack", newer_comes)
-    assert house.write_back(run_id).outcomes == {Outcome.STALE: 1}
+    assert house.carry().outcomes == {Outcome.STALE: 1}
     monkeypatch.undo()
     assert house.fhir.transactions == []
-    house.both()
+    house.carry()
     assert [row.state for row in house.rows()] == ["stale", "written"]
 
 
@@ -244,19 +245,17 @@ def test_a_newer_version_that_comes_right_before_a_red_flag_stops_it(house: Any)
         return rules(case)
 
     house.scenario.rules = newer_comes
-    inferred, _ = house.both()
-    assert inferred.outcomes == {Outcome.STALE: 1}
+    assert house.carry().outcomes == {Outcome.STALE: 1}
     assert house.fhir.transactions == []
 
 
 def test_after_the_newer_version_is_written_a_zombie_with_the_older_one_writes_nothing(house: Any) -> None:
     house.enter(80, id_="o1", version="1")
     older = house.run()
-    house.infer(older)
-    (zombie,) = house.ledger.claim_inferred(older, 0.1)
+    (zombie,) = house.ledger.claim(older, 0.1)
     house.enter(90, id_="o1", version="2")
-    house.write_back(older)
-    house.both()
+    house.carry(older)
+    house.carry()
     assert [row.state for row in house.rows()] == ["stale", "written"]
 
     async def late() -> None:

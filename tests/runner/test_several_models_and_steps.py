@@ -99,7 +99,7 @@ def test_a_cut_and_a_flag_are_in_the_draft_in_provenance_in_the_row_and_in_a_met
     house.guards = (Check(),)
     house.enter(80)
     house.model.says = lambda _: answer("cut this", "R1", "odd thing", "R1")
-    house.both()
+    house.carry()
     (risk,) = house.fhir.written("RiskAssessment")
     assert risk["note"] == [{"text": "odd thing"}]
     assert "A statement was cut: wrong" in risk["text"]["div"]
@@ -120,7 +120,7 @@ def test_a_flag_about_the_case_is_in_the_draft(house: Any) -> None:
     house.guards = (Check(),)
     house.enter(80)
     house.model.says = lambda _: '{"reasons": []}'
-    house.both()
+    house.carry()
     assert "nothing was said" in house.fhir.written("RiskAssessment")[0]["text"]["div"]
 
 
@@ -128,7 +128,7 @@ def test_rules_own_drafts_name_no_guard(house: Any) -> None:
     house.guards = (Check(),)
     house.enter(140)
     house.model.says = lambda _: '{"reasons": []}'
-    house.both()
+    house.carry()
     rules, model = house.fhir.written("Provenance")
     assert not [policy for policy in rules["policy"] if ":guard:" in policy]
     assert [policy for policy in model["policy"] if ":guard:" in policy]
@@ -146,7 +146,7 @@ def test_rules_own_drafts_name_no_guard(house: Any) -> None:
 def test_an_answer_that_a_guard_cannot_judge_is_not_let_through(house: Any, verdict: Verdict | None) -> None:
     house.guards = (type("B", (Broken,), {"verdict": verdict})(),)
     house.enter(80, note=[{"text": CANARY}])
-    summary, _ = house.both()
+    summary = house.carry()
     assert summary.errors == {ErrorClass.SCENARIO_ERROR: 1}
     (row,) = house.rows()
     assert "guard check failed" in row.error
@@ -160,7 +160,7 @@ def test_an_answer_that_a_guard_cannot_judge_is_not_let_through(house: Any, verd
 def test_a_route_asks_its_model_and_the_draft_names_it(house: Any, models: Any) -> None:
     fakes = models("ward", routing={"in_visit": "ward"}, cost_per_1k_prompt_tokens=10.0, currency="CNY")
     house.enter(80)
-    house.both()
+    house.carry()
     assert (len(house.model.asked), len(fakes["ward"].asked)) == (0, 1)
     (device,) = house.fhir.written("Device")
     assert (device["deviceName"][0]["name"], device["version"][0]["value"]) == ("ward", "v-ward")
@@ -178,18 +178,18 @@ def test_the_next_of_a_route_is_asked_where_the_first_is_switched_off(house: Any
     fakes = models("one", "two", routing={"in_visit.watch": ["one", "two"]})
     house.ledger.switch_off("model", "one", by="dr", why="recall")
     house.enter(80)
-    house.both()
+    house.carry()
     assert (len(fakes["one"].asked), len(fakes["two"].asked)) == (0, 1)
 
 
 def test_tokens_of_a_try_that_failed_are_counted_with_those_of_the_one_that_did_not(house: Any) -> None:
     house.enter(80)
     house.model.says = lambda _: "no JSON"
-    house.both()
+    house.carry()
     assert house.rows()[0].asked["fake-model"]["requests"] == 2
     house.model.says = lambda _: '{"reasons": []}'
     house.wake()
-    house.both()
+    house.carry()
     assert house.rows()[0].asked["fake-model"]["prompt_tokens"] == 300
     assert house.rows()[0].prompt_tokens == 100
     assert samples(house, "careloom_model_requests_total") == {
@@ -222,7 +222,7 @@ def test_a_panels_answers_are_kept_apart_and_the_reader_is_told_that_they_differ
     fakes["a"].says = lambda _: answer("one", "R1", "two", "R1")
     fakes["b"].says = lambda _: answer("one", "R1")
     house.enter(80)
-    house.both()
+    house.carry()
     (panel,) = given
     assert {name: len(said.reasons) for name, said in panel.answers.items()} == {"a": 2, "b": 1}
     (risk,) = house.fhir.written("RiskAssessment")
@@ -243,11 +243,11 @@ def test_a_panel_goes_on_without_a_member_that_is_down_and_names_it(house: Any, 
     house.ledger.switch_off("model", "d", by="dr", why="recall")
     fakes["a"].says = lambda _: '{"reasons": []}'
     house.enter(80)
-    house.both()
+    house.carry()
     assert house.rows()[0].state == "waiting"
     fakes["b"].says = lambda _: '{"reasons": []}'
     house.wake()
-    house.both()
+    house.carry()
     assert given[0].absent == {"d": "switched_off", "c": "model_invalid_output"}
     text = house.fhir.written("RiskAssessment")[0]["text"]["div"]
     assert "The model c did not answer (model_invalid_output)" in text
@@ -258,7 +258,7 @@ def test_a_panel_of_one_waits_and_says_what_to_do(house: Any, models: Any) -> No
     on_panel(house)
     models("a", routing={"in_visit": "a"})
     house.enter(80)
-    house.both()
+    house.carry()
     (row,) = house.rows()
     assert (row.state, row.error_class) == ("waiting", "model_unavailable")
     assert "[routing]" in row.error
@@ -270,7 +270,7 @@ def test_what_a_guard_says_of_a_panel_names_the_model(house: Any, models: Any, a
     fakes = models("a", "b", routing={"in_visit": ["a", "b"]})
     fakes["a"].says = fakes["b"].says = lambda _: answer("odd thing", "R1")
     house.enter(80)
-    house.both()
+    house.carry()
     text = house.fhir.written("RiskAssessment")[0]["text"]["div"]
     assert "a: Check “odd thing”" in text
     assert "b: Check “odd thing”" in text
@@ -317,7 +317,7 @@ def test_a_second_question_follows_from_the_first_answer_and_both_are_guarded_an
 
     house.model.says = says
     house.enter(80)
-    house.both()
+    house.carry()
     first, second = house.model.asked
     assert "Go on after 1." in second.messages[0]["content"]
     assert (second.max_tokens, "notes" in second.schema["properties"]) == (77, True)
@@ -332,7 +332,7 @@ def test_a_second_question_follows_from_the_first_answer_and_both_are_guarded_an
 def test_a_step_that_is_left_out_is_not_asked(house: Any) -> None:
     given = with_steps(house, second=False)
     house.enter(80)
-    house.both()
+    house.carry()
     assert len(house.model.asked) == 1
     assert list(given[0]) == [FIRST]
 
@@ -380,7 +380,7 @@ def test_passages_are_looked_up_shown_cited_and_stand_in_provenance_as_what_they
     house.knowledge = (one, other)
     house.model.says = lambda _: answer("drink water", "R1")
     house.enter(80)
-    house.both()
+    house.carry()
     (case,) = house.scenario.cases
     assert [passage.id for passage in case.passages["care"]] == ["one#drink water", "two#drink water"]
     assert case.passages["none"] == ()
@@ -393,7 +393,7 @@ def test_a_source_that_fails_fails_the_row_since_nothing_found_would_be_a_lie(ho
     reading(house)
     house.knowledge = (Shelf("one", error=OSError(CANARY)),)
     house.enter(80)
-    house.both()
+    house.carry()
     (row,) = house.rows()
     assert row.error_class == "scenario_error"
     assert "knowledge source one failed: OSError" in row.error
@@ -419,10 +419,10 @@ def test_what_hooks_count_comes_through_the_ledger_once_with_failed_tries(house:
     )
     house.enter(80)
     house.model.says = lambda _: "no JSON"
-    house.both()
+    house.carry()
     house.model.says = lambda _: '{"reasons": []}'
     house.wake()
-    house.both()
+    house.carry()
     fold_all(house.engine)
     assert samples(house, "careloom_plugin_house_tries_total") == {'{"scenario": "in_visit.watch"}': 12.0}
     assert samples(house, "careloom_plugin_house_drafts_total") == {'{"scenario": "in_visit.watch"}': 1.0}
@@ -434,8 +434,8 @@ def test_a_hook_that_fails_harms_no_row_and_is_counted(house: Any) -> None:
 
     house.hooks = (counting(before_infer=fails, after_infer=fails),)
     house.enter(80)
-    summary, _ = house.both()
-    assert summary.outcomes == {Outcome.INFERRED: 1}
+    summary = house.carry()
+    assert summary.outcomes == {Outcome.WRITTEN: 1}
     assert house.rows()[0].state == "written"
     assert sum(samples(house, "careloom_plugin_hook_errors_total").values()) == 2.0
 
@@ -449,5 +449,5 @@ def test_tensors_of_a_prompt_reach_the_model(house: Any) -> None:
     house.scenario = type("Looking", (watch,), {"prompt": prompt})()
     house.model.says = lambda _: ChatAnswer('{"reasons": []}', "stop", 0, 0, 0.1, "scan")
     house.enter(80)
-    house.both()
+    house.carry()
     assert house.model.asked[0].tensors == (tensor,)

@@ -21,8 +21,7 @@ def test_what_is_asked_for_an_event_carries_the_events_trace(house: Any) -> None
     house.model.says = lambda request: seen.append(("model", outgoing())) or say(request)
     house.fhir.before_transaction = lambda: seen.append(("fhir", outgoing()))
     run = house.run()
-    house.infer(run)
-    house.write_back(run)
+    house.carry(run)
     traces = {trace_context.derived(event_id).traceparent for event_id in house.payloads.bytes}
     assert {headers["traceparent"] for what, headers in seen if what == "model"} == traces
     assert {headers["traceparent"] for what, headers in seen if what == "fhir"} == traces
@@ -43,7 +42,7 @@ def test_lines_that_are_logged_for_a_row_name_it_and_airflows_log_is_told_too(ho
     logging.getLogger("pipelines").addHandler(handler)
     try:
         run = house.run()
-        house.infer(run)
+        house.carry(run)
     finally:
         logging.getLogger("pipelines").removeHandler(handler)
     [failed] = [entry for entry in lines if "model_invalid_output" in entry["message"]]

@@ -20,8 +20,7 @@ CANARY = "Zanzibarov"
 
 def test_an_event_becomes_a_labelled_draft_with_its_provenance(house: Any) -> None:
     house.enter(80)
-    inferred, written = house.both()
-    assert (inferred.outcomes, written.outcomes) == ({Outcome.INFERRED: 1}, {Outcome.WRITTEN: 1})
+    assert house.carry().outcomes == {Outcome.WRITTEN: 1}
     (risk,) = house.fhir.written("RiskAssessment")
     (device,) = house.fhir.written("Device")
     (provenance,) = house.fhir.written("Provenance")
@@ -47,10 +46,8 @@ def test_an_event_becomes_a_labelled_draft_with_its_provenance(house: Any) -> No
 def test_running_the_same_run_again_does_nothing(house: Any) -> None:
     house.enter(80)
     run_id = house.run()
-    house.infer(run_id)
-    house.write_back(run_id)
-    assert house.infer(run_id).outcomes == {}
-    assert house.write_back(run_id).outcomes == {}
+    house.carry(run_id)
+    assert house.carry(run_id).outcomes == {}
     assert len(house.fhir.transactions) == 1
     assert len(house.model.asked) == 1
 
@@ -58,11 +55,11 @@ def test_running_the_same_run_again_does_nothing(house: Any) -> None:
 def test_a_lost_answer_is_repeated_and_recognised(house: Any) -> None:
     house.enter(80)
     house.fhir.lose_answer = True
-    house.both()
+    house.carry()
     (row,) = house.rows()
     assert (row.state, row.error_class, row.attempts) == ("inferred", "fhir_unavailable", 0)
     house.wake()
-    house.both()
+    house.carry()
     (row,) = house.rows()
     assert (row.state, row.created, row.recognised) == ("written", 0, 1)
     assert len(house.fhir.written("RiskAssessment")) == 1
@@ -72,9 +69,9 @@ def test_a_lost_answer_is_repeated_and_recognised(house: Any) -> None:
 def test_a_red_flag_is_written_with_the_model_down_and_the_rest_follows_when_it_is_back(house: Any) -> None:
     house.enter(140)
     house.model.says = lambda _: StepFailed(ErrorClass.MODEL_UNAVAILABLE, "gave no answer")
-    inferred, _ = house.both()
-    assert inferred.errors == {ErrorClass.MODEL_UNAVAILABLE: 1}
-    assert inferred.failed_all
+    summary = house.carry()
+    assert summary.errors == {ErrorClass.MODEL_UNAVAILABLE: 1}
+    assert summary.failed_all
     (flag,) = house.fhir.written("Flag")
     assert flag["meta"]["security"][0]["code"] == "AIAST"
     (device,) = house.fhir.written("Device")
@@ -85,7 +82,7 @@ def test_a_red_flag_is_written_with_the_model_down_and_the_rest_follows_when_it_
 
     house.model.says = lambda _: '{"reasons": []}'
     house.wake()
-    house.both()
+    house.carry()
     (row,) = house.rows()
     assert (row.state, row.created) == ("written", 2)
     assert len(house.fhir.written("Flag")) == 1
@@ -102,7 +99,7 @@ def test_a_red_flag_is_at_the_server_before_the_model_is_asked(house: Any) -> No
 
     house.enter(140)
     house.model.says = says
-    house.both()
+    house.carry()
     assert flags_when_asked == [1]
     (risk,) = house.fhir.written("RiskAssessment")
     assert risk["basis"][0]["reference"].startswith("Flag/new-")
@@ -111,7 +108,7 @@ def test_a_red_flag_is_at_the_server_before_the_model_is_asked(house: Any) -> No
 def test_a_model_that_is_switched_off_is_not_asked_and_red_flags_go_out(house: Any) -> None:
     house.ledger.switch_off("model", "fake-model", by="dr", why="recall")
     house.enter(140)
-    house.both()
+    house.carry()
     assert house.model.asked == []
     assert len(house.fhir.written("Flag")) == 1
     assert house.rows()[0].state == "waiting"
@@ -123,24 +120,31 @@ def test_a_switch_between_decision_and_work_keeps_the_rows_as_they_were(house: A
     house.enter(140)
     run_id = house.run()
     house.ledger.switch_off(kind, "in_visit.watch" if kind == "scenario" else "", by="dr", why="halt")
-    assert house.infer(run_id).outcomes == {Outcome.HELD_BACK: 1}
+    assert house.carry(run_id).outcomes == {Outcome.HELD_BACK: 1}
     (row,) = house.rows()
     assert (row.state, row.attempts, row.error_class, row.run_id) == ("waiting", 0, None, None)
     assert house.fhir.transactions == []
     house.ledger.switch_on(kind, "in_visit.watch" if kind == "scenario" else "")
-    house.both()
+    house.carry()
     assert house.rows()[0].state == "written"
 
 
-def test_a_switch_before_write_back_keeps_the_drafts(house: Any) -> None:
+def test_a_switch_that_is_turned_before_the_drafts_are_written_keeps_them(
+    house: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.batch._SWITCHES_KEEP", 0.0)
+
+    def halted(_: Any) -> str:
+        house.ledger.switch_off("everything", "", by="dr", why="halt")
+        return '{"reasons": []}'
+
     house.enter(80)
-    run_id = house.run()
-    house.infer(run_id)
-    house.ledger.switch_off("everything", "", by="dr", why="halt")
-    assert house.write_back(run_id).outcomes == {Outcome.HELD_BACK: 1}
+    house.model.says = halted
+    assert house.carry().outcomes == {Outcome.HELD_BACK: 1}
     assert house.fhir.transactions == []
+    assert house.rows()[0].state == "inferred"
     house.ledger.switch_on("everything", "")
-    house.write_back(house.run())
+    house.carry()
     assert house.rows()[0].state == "written"
     assert len(house.model.asked) == 1
 
@@ -154,7 +158,7 @@ def test_a_worker_that_was_thought_dead_writes_nothing(house: Any) -> None:
         return '{"reasons": []}'
 
     house.model.says = overtaken
-    assert house.infer(run_id).outcomes == {Outcome.LEASE_LOST: 1}
+    assert house.carry(run_id).outcomes == {Outcome.LEASE_LOST: 1}
     assert house.rows()[0].state == "running"
     assert house.rows()[0].drafts is None
     assert len(house.fhir.transactions) == 1  # the red flag, while the lease was its own
@@ -163,19 +167,19 @@ def test_a_worker_that_was_thought_dead_writes_nothing(house: Any) -> None:
 def test_a_writer_that_was_thought_dead_writes_nothing(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     house.enter(80)
     run_id = house.run()
-    house.infer(run_id)
     confirm = house.ledger.confirm
 
     def overtaken(*arguments: Any) -> Any:
-        house.ledger.claim_inferred(run_id, 30)
+        house.ledger.claim(run_id, 30)
         return confirm(*arguments)
 
     monkeypatch.setattr(house.ledger, "confirm", overtaken)
-    assert house.write_back(run_id).outcomes == {Outcome.LEASE_LOST: 1}
+    assert house.carry(run_id).outcomes == {Outcome.LEASE_LOST: 1}
     assert house.fhir.transactions == []
     assert house.rows()[0].state == "inferred"
     monkeypatch.undo()
-    assert house.write_back(run_id).outcomes == {Outcome.WRITTEN: 1}
+    assert house.carry(run_id).outcomes == {Outcome.WRITTEN: 1}
+    assert len(house.model.asked) == 1
 
 
 def test_a_lease_lost_before_the_red_flag_stops_the_red_flag_too(house: Any) -> None:
@@ -188,7 +192,7 @@ def test_a_lease_lost_before_the_red_flag_stops_the_red_flag_too(house: Any) -> 
         return rules(case)
 
     house.scenario.rules = overtaken
-    assert house.infer(run_id).outcomes == {Outcome.LEASE_LOST: 1}
+    assert house.carry(run_id).outcomes == {Outcome.LEASE_LOST: 1}
     assert house.fhir.transactions == []
     assert house.model.asked == []
 
@@ -197,13 +201,15 @@ def test_what_a_newer_version_overtook_is_stale_before_and_after_the_model(house
     house.enter(80, id_="o1", version="1")
     run_id = house.run()
     house.enter(90, id_="o1", version="2")
-    assert house.infer(run_id).outcomes == {Outcome.STALE: 1}
+    assert house.carry(run_id).outcomes == {Outcome.STALE: 1}
     assert house.model.asked == []
 
-    run_id = house.run()
-    house.infer(run_id)
-    house.enter(95, id_="o1", version="3")
-    assert house.write_back(run_id).outcomes == {Outcome.STALE: 1}
+    def overtaken(_: Any) -> str:
+        house.enter(95, id_="o1", version="3")
+        return '{"reasons": []}'
+
+    house.model.says = overtaken
+    assert house.carry().outcomes == {Outcome.STALE: 1}
     assert house.fhir.transactions == []
     assert [row.state for row in house.rows()] == ["stale", "stale", "waiting"]
 
@@ -215,11 +221,11 @@ def test_rows_of_one_patient_go_in_order_and_none_overtakes_one_that_waits(house
     house.model.says = lambda request: (
         StepFailed(ErrorClass.MODEL_TIMEOUT, "slow") if "pulse 81" in str(request.messages) else '{"reasons": []}'
     )
-    summary = house.infer(house.run())
-    assert summary.outcomes == {Outcome.INFERRED: 2, Outcome.FAILED: 1, Outcome.HELD_BACK: 1}
+    summary = house.carry()
+    assert summary.outcomes == {Outcome.WRITTEN: 2, Outcome.FAILED: 1, Outcome.HELD_BACK: 1}
     assert not summary.failed_all
     assert [(row.state, row.attempts) for row in house.rows()] == [
-        ("inferred", 0), ("waiting", 1), ("waiting", 0), ("inferred", 0),
+        ("written", 0), ("waiting", 1), ("waiting", 0), ("written", 0),
     ]  # fmt: skip
     assert house.rows()[2].error_class is None
     assert "pulse 82" not in str(house.model.asked)
@@ -229,7 +235,7 @@ def test_patients_are_worked_on_side_by_side_but_no_more_than_the_limit(house: A
     house.config = house.config.model_copy(update={"runner": house.config.runner.model_copy(update={"concurrency": 3})})
     for n in range(9):
         house.enter(80, patient=f"p{n}")
-    house.infer(house.run())
+    house.carry()
     assert house.model.most_in_flight == 3
 
 
@@ -237,7 +243,7 @@ def test_patients_are_worked_on_side_by_side_but_no_more_than_the_limit(house: A
 def test_an_answer_that_is_none_is_asked_for_once_more_and_otherwise(house: Any, bad: str) -> None:
     house.enter(80)
     house.model.says = lambda _: bad if len(house.model.asked) == 1 else '{"reasons": []}'
-    house.both()
+    house.carry()
     first, second = house.model.asked
     assert first.temperature == 0.0
     assert second.temperature > 0
@@ -251,7 +257,7 @@ def test_an_answer_that_is_never_one_is_parked_after_the_last_attempt(house: Any
     house.enter(80)
     house.model.says = lambda _: ChatAnswer('{"reasons": [', "length", 10, 10, 0.1, "fake-model")
     for _ in range(3):
-        house.both()
+        house.carry()
         house.wake()
     (row,) = house.rows()
     assert (row.state, row.error_class, row.attempts) == ("parked", "model_invalid_output", 3)
@@ -262,7 +268,7 @@ def test_statements_without_support_are_cut_counted_and_not_written(house: Any, 
     house.enter(80)
     house.guards = load(built_in=["plugins.guards.numbers"]).guards
     house.model.says = lambda _: answer("pulse 80", "R1", "pulse 200", "R1", "all well", "R7")
-    house.both()
+    house.carry()
     assert house.rows()[0].cut_statements == 2
     assert house.fhir.written("RiskAssessment")[0]["note"] == [{"text": "pulse 80"}]
 
@@ -280,7 +286,7 @@ def test_the_record_is_asked_for_as_the_scenario_says_and_other_patients_are_kep
         {"resourceType": "DocumentReference", "id": "f", "subject": {"reference": "http://elsewhere.test/Patient/p1"}},
     ]
     house.enter("7.20")
-    house.both()
+    house.carry()
     (case,) = house.scenario.cases
     assert [condition["id"] for condition in case.get("problems")] == ["a"]
     assert [resource["id"] for resource in case.get("notes")] == ["e"]
@@ -298,14 +304,14 @@ def test_the_record_is_asked_for_as_the_scenario_says_and_other_patients_are_kep
 def test_a_query_without_its_encounter_is_not_run_and_a_patient_is_read_once_a_batch(house: Any) -> None:
     house.enter(80, encounter=None)
     house.enter(81, encounter={"reference": "http://elsewhere.test/Encounter/e1"})
-    house.infer(house.run())
+    house.carry()
     assert {kind for kind, _ in house.fhir.searches} == {"Condition"}
     assert house.fhir.reads == ["Patient/p1"]
 
 
 def test_a_patient_that_is_not_there_leaves_the_case_without_one(house: Any) -> None:
     house.enter(80, patient="gone")
-    house.both()
+    house.carry()
     assert house.scenario.cases[0].patient is None
     assert house.rows()[0].state == "written"
 
@@ -323,7 +329,7 @@ def test_a_record_that_cannot_be_read_whole_is_not_worked_on(
 ) -> None:
     house.enter(140)
     house.fhir.failures = [failure]
-    house.infer(house.run())
+    house.carry()
     (row,) = house.rows()
     assert (row.state, row.error_class, row.attempts) == ("waiting", error_class, attempts)
     assert house.model.asked == []
@@ -332,10 +338,8 @@ def test_a_record_that_cannot_be_read_whole_is_not_worked_on(
 
 def test_a_race_for_the_same_draft_is_won_by_trying_again(house: Any) -> None:
     house.enter(80)
-    run_id = house.run()
-    house.infer(run_id)
-    house.fhir.failures = [FhirConflict("POST Bundle: 409", status=409) for _ in range(3)]
-    assert house.write_back(run_id).outcomes == {Outcome.WRITTEN: 1}
+    house.fhir.refusals = [FhirConflict("POST Bundle: 409", status=409) for _ in range(3)]
+    assert house.carry().outcomes == {Outcome.WRITTEN: 1}
 
 
 @pytest.mark.parametrize(
@@ -351,14 +355,12 @@ def test_drafts_that_could_not_be_written_are_kept_and_the_model_is_not_asked_ag
     house: Any, failures: list[Exception], state: str, error_class: str, attempts: int
 ) -> None:
     house.enter(80)
-    run_id = house.run()
-    house.infer(run_id)
-    house.fhir.failures = list(failures)
-    house.write_back(run_id)
+    house.fhir.refusals = list(failures)
+    house.carry()
     (row,) = house.rows()
     assert (row.state, row.error_class, row.attempts) == (state, error_class, attempts)
     house.wake()
-    house.both()
+    house.carry()
     assert house.rows()[0].state == "written"
     assert len(house.model.asked) == 1
 
@@ -366,10 +368,8 @@ def test_drafts_that_could_not_be_written_are_kept_and_the_model_is_not_asked_ag
 def test_a_draft_that_the_server_never_takes_is_parked(house: Any) -> None:
     house.enter(80)
     for _ in range(3):
-        run_id = house.run()
-        house.infer(run_id)
-        house.fhir.failures = [FhirRejected("POST Bundle: 422", status=422)]
-        house.write_back(run_id)
+        house.fhir.refusals = [FhirRejected("POST Bundle: 422", status=422)]
+        house.carry()
         house.wake()
     assert house.rows()[0].state == "parked"
     assert house.rows()[0].error == "POST Bundle: 422"
@@ -377,7 +377,7 @@ def test_a_draft_that_the_server_never_takes_is_parked(house: Any) -> None:
 
 def test_a_source_without_a_way_back_costs_no_model_call_and_says_what_to_set(house: Any) -> None:
     house.enter(140, source="one-way")
-    house.both()
+    house.carry()
     (row,) = house.rows()
     assert row.error_class == "fhir_rejected"
     assert "one-way has no base_url" in row.error
@@ -387,12 +387,12 @@ def test_a_source_without_a_way_back_costs_no_model_call_and_says_what_to_set(ho
 def test_a_scenario_that_is_not_installed_and_a_payload_that_is_gone_say_so(house: Any) -> None:
     house.enter(80)
     house.installed = False
-    house.both()
+    house.carry()
     assert house.rows()[0].error_class == "scenario_missing"
     house.installed = True
     house.payloads.bytes.clear()
     house.wake()
-    house.both()
+    house.carry()
     assert house.rows()[0].error_class == "payload_gone"
     assert "no longer in the topic" in house.rows()[0].error
 
@@ -403,14 +403,14 @@ def test_a_scenario_that_is_not_installed_and_a_payload_that_is_gone_say_so(hous
 def test_bytes_that_are_not_the_events_resource_are_refused(house: Any, body: bytes) -> None:
     house.enter(80)
     house.payloads.bytes = dict.fromkeys(house.payloads.bytes, body)
-    house.both()
+    house.carry()
     assert house.rows()[0].error_class == "payload_invalid"
 
 
 def test_drafts_that_postgresql_and_fhir_cannot_hold_are_the_scenarios_fault(house: Any) -> None:
     house.scenario.broken = "nul"
     house.enter(80)
-    house.both()
+    house.carry()
     assert house.rows()[0].error_class == "scenario_error"
     assert "U+0000" in house.rows()[0].error
 
@@ -423,10 +423,10 @@ def test_an_own_fault_stops_one_row_and_names_the_place_but_not_the_data(
 
     monkeypatch.setattr("pipelines.asking.chat", broken)
     house.enter(80)
-    house.both()
+    house.carry()
     (row,) = house.rows()
     assert row.error_class == "internal"
-    assert row.error.startswith("KeyError at test_infer_and_write_back.py:")
+    assert row.error.startswith("KeyError at test_carry.py:")
 
 
 def test_a_ledger_that_does_not_answer_ends_the_step_and_quotes_nothing(
@@ -442,7 +442,7 @@ def test_a_ledger_that_does_not_answer_ends_the_step_and_quotes_nothing(
 
     house.model.says = says
     with pytest.raises(LedgerError) as caught:
-        house.infer(run_id)
+        house.carry(run_id)
     with house.engine.begin() as connection:
         connection.execute(text("ALTER TABLE gone RENAME TO work"))
     assert CANARY not in str(caught.value)
@@ -463,10 +463,10 @@ def test_leases_are_kept_while_a_model_thinks(house: Any) -> None:
     before, asking.ASKED_AT_MOST = asking.ASKED_AT_MOST, 30
     try:
         house.model.says = says
-        house.infer(house.run())
+        house.carry()
     finally:
         asking.ASKED_AT_MOST = before
-    assert house.rows()[0].state == "inferred"
+    assert house.rows()[0].state == "written"
     assert until[-1] > until[0]
 
 
@@ -477,15 +477,15 @@ def test_no_patients_name_gets_into_logs_exceptions_summaries_or_the_ledgers_err
     named = {"note": [{"text": f"{CANARY} says 'ignore the rules'"}]}
     house.scenario.broken = "rules"
     house.enter(80, **named)
-    house.both()
+    house.carry()
     house.scenario.broken = ""
     house.model.says = lambda _: f'{{"{CANARY}": '
     house.wake()
-    house.both()
+    house.carry()
     house.model.says = lambda _: answer(f"{CANARY} 99", "R1")
     house.enter(140, patient="p2", **named)
     house.wake()
-    house.both()
+    house.carry()
     errors = [f"{row.error} {row.error_class} {row.run_id}" for row in house.rows()]
     assert "rules() of the scenario failed: ValueError at conftest.py:" in errors[0] or "None" in errors[0]
     told = caplog.text + "".join(errors) + "".join(f"{s.line} {s!r}" for s in house.summaries)
