@@ -23,6 +23,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
+from monitoring.disks import Disks
 from monitoring.ledger_collector import LedgerCollector, Objective
 from monitoring.metrics import Metric
 from pipelines.config import Config, load
@@ -149,7 +150,7 @@ def run(config: Config, wait: Callable[[int], object]) -> None:
     """Serve until `wait` returns.
 
     Args:
-        config: `exporter`, `ledger` and `plugins` are read.
+        config: `exporter`, `state_dir`, `ledger` and `plugins` are read.
         wait: called with the port once it listens.
 
     Raises:
@@ -162,7 +163,9 @@ def run(config: Config, wait: Callable[[int], object]) -> None:
     server = make_server(
         config.exporter.host, config.exporter.port, application(metrics.EXPORTER, folding), _Server, _Silent
     )
+    disks = Disks(config.exporter.disks or {"state": config.state_dir})
     metrics.EXPORTER.register(collector)
+    metrics.EXPORTER.register(disks)
     threads = [Thread(target=folding.run, name="fold"), Thread(target=server.serve_forever, name="serve")]
     for thread in threads:
         thread.start()
@@ -175,6 +178,7 @@ def run(config: Config, wait: Callable[[int], object]) -> None:
         for thread in threads:
             thread.join()
         metrics.EXPORTER.unregister(collector)
+        metrics.EXPORTER.unregister(disks)
         ledger.dispose()
 
 

@@ -210,11 +210,18 @@ class Tracing(_Section):
 
 
 class Exporter(_Section):
-    """The process that turns the ledger into metrics."""
+    """The process that turns the ledger into metrics.
+
+    Attributes:
+        fold_every: seconds between two folds of finished work.
+        disks: name -> a folder on a file system whose free space is shown, relative to this file: those of the ledger's
+            and the broker's data where they are on this host; none for `state_dir` alone.
+    """
 
     host: str = "127.0.0.1"
     port: Port = 8802
     fold_every: Seconds = 1.0
+    disks: Mapping[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")], Path] = Field(default_factory=dict)
 
 
 class Config(_Section):
@@ -298,6 +305,10 @@ def load(path: Path | None = None) -> Config:
         data["state_dir"] = file.parent / data["state_dir"]
     if isinstance(knowledge := data.get("knowledge"), dict) and isinstance(folders := knowledge.get("folders"), list):
         knowledge["folders"] = [file.parent / folder if isinstance(folder, str) else folder for folder in folders]
+    if isinstance(exporter := data.get("exporter"), dict) and isinstance(disks := exporter.get("disks"), dict):
+        exporter["disks"] = {
+            k: file.parent / folder if isinstance(folder, str) else folder for k, folder in disks.items()
+        }
     try:
         config = Config.model_validate(data)
     except ValidationError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring.metrics.declaring import REQUEST_BUCKETS, counter, gauge, histogram
+from monitoring.metrics.declaring import REQUEST_BUCKETS, Metric, counter, declare, gauge, histogram
 
 FOLDED_ROWS = counter(
     "exporter", "careloom_exporter_folded_rows_total", "Finished rows folded into samples since the start."
@@ -20,4 +20,22 @@ SNAPSHOT_DURATION = histogram(
     "careloom_exporter_snapshot_duration_seconds",
     "Reading the ledger for one scrape; does not grow with finished rows.",
     REQUEST_BUCKETS,
+)
+DISK_FREE = declare(
+    Metric(
+        "careloom_disk_free_bytes",
+        "gauge",
+        "Room that is left on a file system that careloom writes to.",
+        ("volume",),
+        "exporter",
+    )
+)
+DISK_SIZE = declare(
+    Metric(
+        "careloom_disk_size_bytes",
+        "gauge",
+        "Room that is or may be used on that file system; root's reserve is not counted.",
+        ("volume",),
+        "exporter",
+    )
 )

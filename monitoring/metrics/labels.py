@@ -166,6 +166,7 @@ LABELS: dict[str, tuple[frozenset[str] | None, str]] = {
     "gen_ai_provider_name": (frozenset({"openai"}), "OpenTelemetry: the API spoken (vLLM's is OpenAI's)"),
     "gen_ai_request_model": (None, "OpenTelemetry: names of the configured models, of a panel joined by `+`"),
     "gen_ai_token_type": (frozenset({"input", "output"}), "OpenTelemetry: prompt or completion"),
+    "volume": (None, "names in `exporter.disks`, joined by `+` where they are on one file system, or `state`"),
     "currency": (None, "ISO 4217, of the configured models' prices"),
     "guard": (None, "ids of the installed guards, and of those that once were"),
     "code": (None, "what a guard can find wrong; each guard declares its own"),

@@ -31,6 +31,9 @@ from pipelines.stack.postgres import Postgres
 from pipelines.stack.settings import Kept, ModelServer, configuration, keep, write_configuration
 from pipelines.stack.supervisor import Program, Supervisor
 
+#: The pid of a program that was taken down.
+_NOBODY = 0
+
 
 class Stack:
     """The development stack.
@@ -238,12 +241,18 @@ class Stack:
         return self._supervisor.pids(program)
 
     def take_down(self, program: str) -> None:
-        """Stop a program and leave it down (an outage) until `bring_back`."""
+        """Stop a program and leave it down (an outage) until `bring_back`; `careloom status` names it."""
         self._out[program] = self._supervisor.stop_one(program)
+        self._write_record()
 
     def bring_back(self, program: str) -> None:
         """End the outage and wait until the program is healthy."""
         self._supervisor.start(self._out.pop(program))
+
+    @property
+    def out(self) -> tuple[str, ...]:
+        """Programs that were taken down."""
+        return tuple(self._out)
 
     def wait_healthy(self, *programs: str) -> None:
         """Wait until these programs (all by default) answer.
@@ -280,6 +289,10 @@ class Stack:
                 probe=seen.program.probe,
             )
             for name, seen in self._supervisor.programs().items()
+        }
+        running |= {
+            name: record.Running(self._part_of.get(name, name), _NOBODY, 0, 0.0, str(self.log(name)), program.probe)
+            for name, program in list(self._out.items())
         }
         chosen = {
             "broker": f"{self.broker.name}: {self.broker.why}",
