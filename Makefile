@@ -1,7 +1,7 @@
 # What people do daily, one line each. `make demo` and `make test` set up what they need on the way.
 PYTHON ?= python3
 
-.PHONY: help setup demo up status doctor test lint types tutorial chaos scale-out bench clean
+.PHONY: help setup demo up status doctor test lint types tutorial chaos scale-out fault-table bench clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */: /' | sort
@@ -32,6 +32,9 @@ chaos:           ## every fault there is, every event accounted for (ONLY=kills,
 scale-out:       ## two Celery workers, two dispatchers, six partitions; one of each killed in the middle
 	@$(PYTHON) scripts/bootstrap scale-out
 	@.careloom/venvs/scale-out/bin/python -m tests.scale_out.run
+fault-table:     ## every fault in the running stack: which alert pages, when, what else; runbooks carried out [ONLY=...] [SCALE=0.25]
+	@$(PYTHON) scripts/bootstrap
+	@.venv/bin/python -m tests.fault_table --write $(if $(ONLY),--only $(ONLY)) $(if $(SCALE),--scale $(SCALE))
 bench:           ## every figure beside Airflow's own ways: make bench [ONLY=burst,gateway] [QUICK=1]
 	@$(PYTHON) scripts/bootstrap
 	@.venv/bin/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick)

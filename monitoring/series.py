@@ -41,6 +41,7 @@ class Size:
     sources: int = 20
     partitions: int = 12
     plugins: int = 10
+    volumes: int = 3
     verdicts: Sequence[tuple[str, str]] = field(default_factory=_verdicts)
 
 
@@ -125,6 +126,7 @@ def _values(metric: Metric, label: str, size: Size) -> Sequence[str]:
         "gen_ai_request_model": _models(size),
         "partition": [str(number) for number in range(size.partitions)],
         "plugin": [f"plugin-{number}" for number in range(size.plugins)],
+        "volume": [f"volume-{number}" for number in range(size.volumes)],
         "currency": ["CNY"],
     }
     return of[label]

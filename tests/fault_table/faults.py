@@ -1,0 +1,284 @@
+"""Every fault of the table: how it is made, how it is mended, and which one alert somebody has to be told of it by."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpx
+import psutil
+from kafka import KafkaProducer
+from sqlalchemy import Connection, text
+
+from tests.fault_table.flow import EVERY
+from tests.fault_table.front import MARK
+from tests.fault_table.house import SMALL_DISK, House
+
+NOTE = "in_visit.admission_note"
+EXAM = "in_visit.exam_recommendation"
+#: Seconds that a burst lasts.
+BURST = 90.0
+_BROKEN = "import nothing_that_is_installed  # noqa\n"
+
+Do = Callable[[House], None]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One row of the table.
+
+    Attributes:
+        name: for `--only`.
+        what: what is wrong, for the table.
+        make, mend: of the fault; `mend` may be called when it is mended already.
+        alert: that has to be paged, and no other; None where nobody is to be told.
+        about: what the alert has to be about: a dependency, a scenario; "" where there is but one.
+        waits: seconds until it may be paged at the latest, of what does not scale: attempts, deadlines, heartbeats.
+        windows: seconds of the rule's own wait and windows.
+        linger: seconds that the fault stays after the page, to see what else is paged.
+        pages: further runbooks that are for this fault: of alerts that it keeps quiet.
+        by_hand: whether the page's commands under Mitigation mend it.
+        first: what has to be done before them.
+    """
+
+    name: str
+    what: str
+    make: Do
+    mend: Do
+    alert: str | None
+    about: str = ""
+    waits: float = 60.0
+    windows: float = 60.0
+    linger: float = 30.0
+    pages: tuple[str, ...] = ()
+    by_hand: bool = False
+    first: Do = lambda house: None
+
+
+def _down(*programs: str) -> tuple[Do, Do]:
+    def make(house: House) -> None:
+        for program in programs:
+            house.stack.take_down(program)
+
+    def mend(house: House) -> None:
+        for program in programs:
+            if program in house.stack.out:
+                house.stack.bring_back(program)
+
+    return make, mend
+
+
+def _model(mode: str) -> tuple[Do, Do]:
+    return lambda house: house.model(mode), lambda house: house.model("")
+
+
+def _front(mode: str) -> tuple[Do, Do]:
+    return lambda house: house.front(mode), lambda house: house.front("")
+
+
+def _nothing(house: House) -> None:
+    """Mended by itself."""
+
+
+# --- Airflow ---------------------------------------------------------------------------------------------------------
+
+
+def _kill_worker(house: House) -> None:
+    def killed() -> bool:
+        for pid in house.stack.pids("scheduler")[1:]:
+            if _runs_a_task(pid):
+                house.stack.kill("scheduler", pid)
+                return True
+        return False
+
+    end = time.monotonic() + 120
+    while not killed():
+        if time.monotonic() > end:
+            raise AssertionError("no task came to run, so that none could be killed")
+        time.sleep(0.02)
+
+
+def _runs_a_task(pid: int) -> bool:
+    """Whether this is a worker of Airflow's with a task: it writes the task's id into its name."""
+    try:
+        return re.search(r"airflow worker -- [0-9a-f]{8}-", " ".join(psutil.Process(pid).cmdline())) is not None
+    except psutil.Error:
+        return False
+
+
+def _break_dag(house: House) -> None:
+    (house.places.dags / "another_teams.py").write_text(f"# from airflow.sdk import DAG\n{_BROKEN}", "utf-8")
+
+
+def _mend_dag(house: House) -> None:
+    (house.places.dags / "another_teams.py").unlink(missing_ok=True)
+
+
+def _pause(house: House, *, paused: bool) -> None:
+    airflow = house.config.airflow
+    with httpx.Client(base_url=airflow.url, timeout=30) as client:
+        asked = {"username": airflow.username, "password": airflow.password.get_secret_value()}
+        token = client.post("/auth/token", json=asked).raise_for_status().json()["access_token"]
+        headers = {"authorization": f"Bearer {token}"}
+        client.patch(f"/api/v2/dags/{EXAM}", json={"is_paused": paused}, headers=headers).raise_for_status()
+
+
+# --- work, events, disks ---------------------------------------------------------------------------------------------
+
+
+def _park(house: House) -> None:
+    house.front("reject-one")
+    house.flow.hospital.admit(MARK)
+
+
+def _poison(house: House) -> None:
+    producer = KafkaProducer(bootstrap_servers=house.config.kafka.bootstrap)
+    producer.send(house.config.kafka.topic, key=b"x", value=b"<not json>").get(30)
+    producer.close()
+
+
+def _fill(house: House) -> None:
+    if not house.has_small_disk:
+        raise AssertionError("a small file system cannot be mounted here: it needs root")
+    (house.places.small_disk / "full").write_bytes(b"x" * (SMALL_DISK * 95 // 100))
+
+
+def _empty(house: House) -> None:
+    (house.places.small_disk / "full").unlink(missing_ok=True)
+
+
+def _burst(house: House) -> None:
+    house.flow.every = EVERY / 10
+    time.sleep(BURST)
+    house.flow.every = EVERY
+
+
+def _switch_off(house: House) -> None:
+    command = ["careloom", "switch", "off", "scenario", EXAM, "--why", "the fault run"]
+    subprocess.run(command, env=house.shell(), cwd=house.places.house, check=True, capture_output=True)
+
+
+def _switch_on(house: House) -> None:
+    house.ledger.switch_on("scenario", EXAM)
+
+
+_locks: list[Connection] = []
+
+
+def _lock(house: House) -> None:
+    """Somebody's transaction holds the table of sums and does not end."""
+    connection = house.engine.connect()
+    connection.execute(text("LOCK TABLE samples IN EXCLUSIVE MODE"))
+    house.words["PID"] = str(connection.execute(text("SELECT pg_backend_pid()")).scalar())
+    _locks.append(connection)
+
+
+def _unlock(house: House) -> None:
+    while _locks:
+        connection = _locks.pop()
+        connection.invalidate()
+        connection.close()
+
+
+def _delete(house: House) -> None:
+    """Somebody deletes a row by hand."""
+    house.sql("CREATE TABLE deleted_by_hand AS SELECT * FROM work WHERE state = 'written' ORDER BY id LIMIT 1")
+    house.sql("DELETE FROM work WHERE id IN (SELECT id FROM deleted_by_hand)")
+
+
+def _undelete(house: House) -> None:
+    house.sql("INSERT INTO work SELECT * FROM deleted_by_hand")
+    house.sql("DROP TABLE deleted_by_hand")
+
+
+FAULTS: tuple[Fault, ...] = (
+    Fault("gateway-dead", "the gateway is dead", *_down("gateway"), "CareloomGatewayDown", windows=30),
+    Fault("model-down", "the model server is down", *_down("model"), "CareloomModelServerDown"),
+    Fault(
+        "scheduler-dead", "Airflow's scheduler is dead", *_down("scheduler"), "CareloomAirflowSchedulerDown",
+        windows=120,
+    ),
+    Fault("exporter-dead", "the exporter is dead", *_down("exporter"), "CareloomExporterDown", windows=30),
+    Fault("dispatcher-dead", "the dispatcher is dead", *_down("dispatcher"), "CareloomDispatcherDown", windows=30),
+    Fault("broker-down", "Kafka is down", *_down("kafka"), "CareloomBrokerUnavailable", windows=30),
+    Fault(
+        "model-garbage", "the model answers garbage", *_model("garbage"), "CareloomDependencyDown", "model:stand-in",
+        waits=120, windows=120,
+    ),
+    Fault(
+        "one-parked", "one patient's note is refused for good (422)", _park, lambda house: house.front(""),
+        "CareloomWorkParked", NOTE, waits=120, by_hand=True, first=lambda house: house.front(""),
+    ),
+    Fault(
+        "fhir-down", "careloom cannot reach the FHIR server, which still notifies", *_down("fhir-front"),
+        "CareloomDependencyDown", "fhir:hospital", waits=120, windows=120,
+    ),
+    Fault(
+        "dag-broken", "another team's DAG does not parse", _break_dag, _mend_dag, "CareloomAirflowImportErrors",
+        waits=90,
+    ),
+    Fault(
+        "fhir-refuses", "the FHIR server refuses careloom (403)", *_front("refuse"), "CareloomDependencyDown",
+        "fhir:hospital", waits=120, windows=120,
+    ),
+    Fault(
+        "disk-nearly-full", "a disk of careloom's is nearly full", _fill, _empty, "CareloomDiskNearlyFull", windows=60
+    ),
+    Fault(
+        "fhir-rejects-drafts", "the FHIR server rejects every draft (422)", *_front("reject-writes"),
+        "CareloomDependencyDown", "fhir-write:hospital", waits=120, windows=120,
+    ),
+    Fault(
+        "dag-paused", "somebody pauses a scenario's DAG", lambda house: _pause(house, paused=True),
+        lambda house: _pause(house, paused=False), "CareloomScenarioPaused", EXAM, by_hand=True,
+    ),
+    Fault("ledger-down", "the ledger's database is down", *_down("postgres"), "CareloomLedgerDown", windows=30),
+    Fault(
+        "triggerer-dead", "Airflow's triggerer is dead", *_down("triggerer"), "CareloomAirflowTriggererDown",
+        windows=180,
+    ),
+    Fault(
+        "switched-off", "somebody switches a scenario off", _switch_off, _switch_on, "CareloomSwitchedOff", EXAM,
+        by_hand=True,
+    ),
+    Fault("statsd-dead", "statsd_exporter is dead", *_down("statsd"), "CareloomAirflowMetricsDown"),
+    Fault(
+        "fold-blocked", "a transaction blocks the fold", _lock, _unlock, "CareloomFoldStalled", waits=90, windows=30,
+        by_hand=True,
+    ),
+    Fault(
+        "dag-processor-dead", "Airflow's DAG processor is dead", *_down("dag-processor"),
+        "CareloomAirflowDagProcessorDown", windows=240,
+    ),
+    Fault(
+        "row-deleted", "somebody deletes a row of the ledger", _delete, _undelete, "CareloomEventsUnaccounted",
+    ),
+    Fault(
+        "fhir-gone", "the FHIR server is gone, and sends nothing either", *_down("fhir-front", "fhir"),
+        "CareloomReconcileStalled", "", waits=270, windows=60,
+    ),
+    Fault(
+        "api-server-dead", "Airflow's API server is dead", *_down("api-server"), "CareloomDependencyDown", "airflow",
+        waits=120, windows=120,
+    ),
+    Fault("burst", "ten times as many events, for a minute and a half", _burst, _nothing, None, linger=60),
+    Fault(
+        "poison", "a record on the topic is no event", _poison, _nothing, "CareloomPoisonRecords", windows=30,
+        by_hand=True,
+    ),
+    Fault(
+        "worker-dead", "a worker is killed with its task", _kill_worker, _nothing, "CareloomAirflowTasksLost",
+        windows=30,
+    ),
+    Fault(
+        "one-in-ten-fails", "a tenth of one scenario's answers is wrong", *_model("share"), "CareloomHighErrorRate",
+        NOTE, waits=240, windows=120,
+    ),
+    Fault(
+        "model-slow", "the model takes 75 s an answer", *_model("slow"), "CareloomModelSlow", waits=240, windows=120,
+        pages=("CareloomOldestUnfinishedTooOld",),
+    ),
+)  # fmt: skip
