@@ -2,6 +2,9 @@
 
 A markdown file begins with those five between two lines of `---`, one `name: value` a line; a PDF has them in a file
 beside it, `<name>.pdf.meta`. Nothing is guessed: a document without its origin or licence may not be quoted.
+
+Under a heading, `<!-- also: sick note, time off -->` names other words by which people ask for what stands there: they
+are looked for with the text, and never shown.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ FIELDS = ("title", "origin", "date", "licence", "locale")
 _LOCALES: dict[str, Locale] = {"zh": "zh", "en": "en"}
 _DATE = re.compile(r"\d{4}(?:-\d{2}(?:-\d{2})?)?")
 _HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$")
+_ALSO = re.compile(r"\s*<!--\s*also:\s*(.*?)\s*-->\s*")
 _SENTENCE_END = re.compile(r"(?<=[。!?;！？；])|(?<=[.!?;])\s+|\n")
 
 
@@ -30,12 +34,27 @@ class KnowledgeError(PluginError):
 
 
 @dataclass(frozen=True, slots=True)
+class Section:
+    """What stands under one heading.
+
+    Attributes:
+        heading: "" above the first one.
+        text: as it may be quoted.
+        also: other words by which people ask for it; never shown.
+    """
+
+    heading: str
+    text: str
+    also: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """One file.
 
     Attributes:
         id: path below its folder, without the suffix, with "/".
-        sections: (heading, text) in order; the heading is "" above the first one.
+        sections: in order.
     """
 
     id: str
@@ -44,16 +63,21 @@ class Document:
     date: str
     licence: str
     locale: Locale
-    sections: tuple[tuple[str, str], ...]
+    sections: tuple[Section, ...]
 
     def passages(self) -> Iterator[Passage]:
         """The document cut at its headings, and longer sections at ends of sentences; ids count from 1."""
+        return (passage for passage, _ in self.with_other_words())
+
+    def with_other_words(self) -> Iterator[tuple[Passage, str]]:
+        """The passages, each with the words by which people also ask for it."""
         n = 0
-        for heading, text in self.sections:
-            for piece in _pieces(text):
+        for section in self.sections:
+            for piece in _pieces(section.text):
                 n += 1
-                title = f"{self.title} · {heading}" if heading else self.title
-                yield Passage(f"{self.id}#{n}", piece, title, self.origin, self.date, self.licence, self.locale)
+                title = f"{self.title} · {section.heading}" if section.heading else self.title
+                passage = Passage(f"{self.id}#{n}", piece, title, self.origin, self.date, self.licence, self.locale)
+                yield passage, section.also
 
 
 def read_folder(folder: Path) -> list[Document]:
@@ -89,7 +113,7 @@ def _split(path: Path, text: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def _document(path: Path, identity: str, front: str, sections: tuple[tuple[str, str], ...]) -> Document:
+def _document(path: Path, identity: str, front: str, sections: tuple[Section, ...]) -> Document:
     given: dict[str, str] = {}
     for line in filter(str.strip, front.splitlines()):
         name, colon, value = line.partition(":")
@@ -107,7 +131,7 @@ def _document(path: Path, identity: str, front: str, sections: tuple[tuple[str, 
         raise KnowledgeError(f"{path}: locale is {given['locale'][:20]!r}; write zh or en")
     if not _DATE.fullmatch(given["date"]):
         raise KnowledgeError(f"{path}: date is {given['date'][:20]!r}; write it as 2026-03-01, 2026-03 or 2026")
-    if not any(text.strip() for _, text in sections):
+    if not any(section.text.strip() for section in sections):
         raise KnowledgeError(f"{path}: holds no text; a scanned PDF must be put through text recognition first")
     rest: dict[str, Any] = {name: given[name] for name in FIELDS if name != "locale"}
     return Document(id=identity, locale=_LOCALES[given["locale"]], sections=sections, **rest)
@@ -120,18 +144,19 @@ def _text(path: Path) -> str:
         raise KnowledgeError(f"{path}: cannot be read as UTF-8 ({type(error).__name__}); save it as UTF-8") from None
 
 
-def _sections(body: str) -> tuple[tuple[str, str], ...]:
-    found: list[tuple[str, list[str]]] = [("", [])]
+def _sections(body: str) -> tuple[Section, ...]:
+    found: list[tuple[str, list[str], list[str]]] = [("", [], [])]
     for line in body.splitlines():
-        heading = _HEADING.match(line)
-        if heading:
-            found.append((heading[1], []))
+        if heading := _HEADING.match(line):
+            found.append((heading[1], [], []))
+        elif also := _ALSO.fullmatch(line):
+            found[-1][2].append(also[1])
         else:
             found[-1][1].append(line)
-    return tuple((heading, "\n".join(lines)) for heading, lines in found)
+    return tuple(Section(heading, "\n".join(lines), " ".join(also)) for heading, lines, also in found)
 
 
-def _pdf_sections(path: Path) -> tuple[tuple[str, str], ...]:
+def _pdf_sections(path: Path) -> tuple[Section, ...]:
     """A section a page; pypdf is asked for only where there is a PDF."""
     try:
         from pypdf import PdfReader
@@ -142,7 +167,7 @@ def _pdf_sections(path: Path) -> tuple[tuple[str, str], ...]:
         pages = [page.extract_text() for page in PdfReader(path).pages]
     except (PyPdfError, OSError, ValueError) as error:
         raise KnowledgeError(f"{path}: is no PDF that can be read ({type(error).__name__}); export it again") from None
-    return tuple((f"p. {n}", text) for n, text in enumerate(pages, start=1))
+    return tuple(Section(f"p. {n}", text) for n, text in enumerate(pages, start=1))
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -26,10 +26,11 @@ LIBRARY = Path(__file__).parent / "library"
 #: Below the state folder.
 INDEX_FILE = Path("knowledge") / "index.sqlite"
 #: Version of what is in the file; another one is built anew.
-FORMAT = 1
+FORMAT = 2
 
-#: Least share of a question's weight (by rarity of its grams) that a passage must hold to be returned.
-FLOOR = 0.3
+#: Least share of a question's weight (by rarity of its grams) that a passage must hold to be returned. Of the values
+#: that do equally well on the tuned questions, the lowest: docs/decisions/010-knowledge-base.md.
+FLOORS: Mapping[Locale, float] = {"zh": 0.2, "en": 0.3}
 #: A pair of characters that stands nowhere is mostly the seam of two words, and weighs so much less than a word would.
 _SEAM = 0.2
 #: Most grams of a question that are looked at: a longer one is a letter, and its beginning says what it is about.
@@ -41,7 +42,7 @@ _CANDIDATES = 24
 _SCHEMA = f"""
 PRAGMA user_version = {FORMAT};
 CREATE TABLE passage (n INTEGER PRIMARY KEY, id TEXT UNIQUE, text TEXT, title TEXT, origin TEXT, date TEXT,
-                      licence TEXT, locale TEXT);
+                      licence TEXT, locale TEXT, also TEXT);
 CREATE TABLE word (locale TEXT, word TEXT, passages INTEGER, PRIMARY KEY (locale, word)) WITHOUT ROWID;
 CREATE VIRTUAL TABLE words USING fts5(title, text, tokenize = 'unicode61 remove_diacritics 0');
 """
@@ -78,12 +79,12 @@ class DocumentIndex:
 
     Args:
         file: what `build` made.
-        floor: see `FLOOR`.
+        floor: see `FLOORS`; None takes the language's.
     """
 
     id = "documents"
 
-    def __init__(self, file: Path, floor: float = FLOOR) -> None:
+    def __init__(self, file: Path, floor: float | None = None) -> None:
         self._file = file
         self._floor = floor
 
@@ -98,10 +99,11 @@ class DocumentIndex:
             return ()
         with self._open() as database:
             weights = _weights(database, asked, locale)
-            found = [row for row in _candidates(database, asked, locale) if _held(row, weights) >= self._floor]
+            floor = FLOORS[locale] if self._floor is None else self._floor
+            found = [row for row in _candidates(database, asked, locale) if _held(row, weights) >= floor]
         return [
             Passage(id_, text, title, origin, date, licence, locale)
-            for id_, text, title, origin, date, licence in found[:cap]
+            for id_, text, title, origin, date, licence, _ in found[:cap]
         ]
 
     def passages(self) -> Sequence[Passage]:
@@ -136,9 +138,9 @@ def _fill(database: sqlite3.Connection, documents: Iterable[Document]) -> int:
     seen: Counter[tuple[str, str]] = Counter()
     count = 0
     for document in documents:
-        for passage in document.passages():
+        for passage, also in document.with_other_words():
             count += 1
-            title, text = tokens(passage.title), tokens(passage.text)
+            title, text = tokens(f"{passage.title} {also}"), tokens(passage.text)
             row = (
                 passage.id,
                 passage.text,
@@ -147,9 +149,10 @@ def _fill(database: sqlite3.Connection, documents: Iterable[Document]) -> int:
                 passage.date,
                 passage.licence,
                 passage.locale,
+                also,
             )
             try:
-                database.execute("INSERT INTO passage VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (count, *row))
+                database.execute("INSERT INTO passage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (count, *row))
             except sqlite3.IntegrityError:
                 raise KnowledgeError(f"{document.id}: two documents have this id; rename one of the files") from None
             database.execute(
@@ -175,13 +178,14 @@ def _candidates(database: sqlite3.Connection, asked: Sequence[str], locale: Loca
     """The best by BM25. Every word is quoted, so that nothing of a question is query syntax."""
     query = " OR ".join(f'"{word}"' for word in asked)
     return database.execute(
-        "SELECT p.id, p.text, p.title, p.origin, p.date, p.licence FROM words JOIN passage p ON p.n = words.rowid "
+        "SELECT p.id, p.text, p.title, p.origin, p.date, p.licence, p.also "
+        "FROM words JOIN passage p ON p.n = words.rowid "
         "WHERE words MATCH ? AND p.locale = ? ORDER BY bm25(words, ?, ?), p.n LIMIT ?",
         (query, locale, _TITLE_WEIGHT, _TEXT_WEIGHT, _CANDIDATES),
     ).fetchall()
 
 
 def _held(row: Sequence[str], weights: dict[str, float]) -> float:
-    """Share of the question's weight that a passage and its title hold."""
-    there = {*tokens(row[1]), *tokens(row[2])}
+    """Share of the question's weight that a passage, its title and its other words hold."""
+    there = {*tokens(row[1]), *tokens(row[2]), *tokens(row[6])}
     return sum(weight for word, weight in weights.items() if word in there) / sum(weights.values())

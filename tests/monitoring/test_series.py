@@ -87,9 +87,7 @@ def full_ledger(size: Size) -> LedgerCollector:
 
     now = Snapshot(
         account=Account(0, 0, 0, 0, 0, 0, {}),
-        open_work=[
-            OpenWork(one["scenario"], one["stage"], State(one["state"]), 1, 1.0) for one in sets(metrics.WORK)
-        ],
+        open_work=[OpenWork(one["scenario"], one["stage"], State(one["state"]), 1, 1.0) for one in sets(metrics.WORK)],
         unfolded=0,
         samples=[sample for metric in metrics.FOLDED for sample in samples(metric, size)],
         failures={(one["scenario"], one["error_class"]): 1 for one in sets(metrics.FAILURES)},

@@ -19,7 +19,11 @@ from plugins.knowledge.documents import MAX_CHARS, KnowledgeError, read_folder
 from plugins.knowledge.index import LIBRARY, DocumentIndex, build
 from plugins.knowledge.tokens import tokens
 
+#: The index is chosen on these.
 QUERIES = json.loads((Path(__file__).parent / "queries.json").read_text(encoding="utf-8"))
+#: And never on these: written about the library before the index was looked at. Their figure is the one to expect.
+HELD_OUT = json.loads((Path(__file__).parent / "held_out.json").read_text(encoding="utf-8"))
+DECISION = Path(__file__).parents[3] / "docs" / "decisions" / "010-knowledge-base.md"
 FRONT = "---\ntitle: T\norigin: urn:x\ndate: 2026-11\nlicence: own\nlocale: en\n---\n"
 
 
@@ -44,7 +48,7 @@ def test_the_queries_are_enough_to_decide_by() -> None:
     assert sum(q["right"] is None for q in QUERIES) >= 20
 
 
-@pytest.mark.parametrize(("locale", "least"), [("zh", 0.86), ("en", 0.91)])
+@pytest.mark.parametrize(("locale", "least"), [("zh", 0.94), ("en", 0.91)])
 def test_the_right_passage_is_among_the_first_three(library: DocumentIndex, locale: str, least: float) -> None:
     assert recall(library, locale) >= least
 
@@ -58,8 +62,34 @@ def test_a_question_that_no_passage_answers_gets_none_but_for_the_two_that_the_d
     ]
 
 
-def test_every_right_passage_is_in_the_library(library: DocumentIndex) -> None:
-    assert {q["right"] for q in QUERIES if q["right"]} <= {p.id for p in library.passages()}
+def test_every_right_passage_is_in_the_library_and_no_question_stands_in_both_sets(library: DocumentIndex) -> None:
+    assert {q["right"] for q in (*QUERIES, *HELD_OUT) if q["right"]} <= {p.id for p in library.passages()}
+    assert not {q["question"] for q in QUERIES} & {q["question"] for q in HELD_OUT}
+    assert min(sum(q["locale"] == locale for q in HELD_OUT) for locale in ("zh", "en")) >= 20
+    assert sum(q["right"] is None for q in HELD_OUT) >= 10
+
+
+def test_the_figures_of_the_held_out_questions_stand_in_the_decision(library: DocumentIndex) -> None:
+    def row(locale: str) -> str:
+        asked = [(q["right"], ids(library, q)) for q in HELD_OUT if q["locale"] == locale]
+        answered = [(right, found) for right, found in asked if right]
+        silent = [found for right, found in asked if right is None]
+        first, three = (sum(right in found[:n] for right, found in answered) for n in (1, 3))
+        empty = sum(not found for found in silent)
+        return f"| held out, {locale} | {first}/{len(answered)} | {three}/{len(answered)} | {empty}/{len(silent)} |"
+
+    text = DECISION.read_text(encoding="utf-8")
+    missing = [row(locale) for locale in ("zh", "en") if row(locale) not in text]
+    assert missing == []
+
+
+def test_other_words_for_a_passage_find_it_and_are_never_shown(tmp_path: Path) -> None:
+    text = f"{FRONT}## Certificates\n<!-- also: sick note -->\nAsk at window 3.\n"
+    (tmp_path / "own.md").write_text(text, encoding="utf-8")
+    build(tmp_path / "index.sqlite", read_folder(tmp_path))
+    (found,) = DocumentIndex(tmp_path / "index.sqlite").search("a sick note", locale="en", cap=3)
+    assert found.text == "Ask at window 3."
+    assert "sick" not in f"{found.title}{found.text}"
 
 
 def test_a_passage_carries_its_source_date_and_licence(library: DocumentIndex) -> None:
