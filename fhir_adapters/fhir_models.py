@@ -26,11 +26,13 @@ class Field:
         kind: what it is in FHIR JSON ("element": an object with elements of its own).
         many: whether it is a list.
         model: of an "element".
+        primitive: FHIR's name of a primitive type; "" of an element or a resource.
     """
 
     kind: Kind
     many: bool
     model: Any = None
+    primitive: str = ""
 
 
 _PACKAGES: dict[FhirVersion, str] = {"R4": "fhir.resources.R4B", "R4B": "fhir.resources.R4B", "R5": "fhir.resources"}
@@ -67,11 +69,13 @@ def _field(annotation: Any, metadata: list[Any]) -> Field:
             kind: Kind = "resource" if model.__name__ == "Resource" else "element"
             return Field(kind, many, model)
     names = {getattr(leaf, "__name__", type(leaf).__name__) for leaf in leaves}
-    if "Integer64" in names:  # https://hl7.org/fhir/R5/json.html#primitive: a string in JSON
-        return Field("string", many)
+    named = [leaf.__visit_name__ for leaf in leaves if hasattr(leaf, "__visit_name__")]
     if "bool" in names:
-        return Field("boolean", many)
-    return Field("number" if names & {"int", "Decimal"} else "string", many)
+        return Field("boolean", many, primitive="boolean")
+    primitive = named[0] if len(named) == 1 else "uuid" if "UUID" in names else ""
+    if "Integer64" in names:  # https://hl7.org/fhir/R5/json.html#primitive: a string in JSON
+        return Field("string", many, primitive=primitive)
+    return Field("number" if names & {"int", "Decimal"} else "string", many, primitive=primitive)
 
 
 def _leaves(annotation: Any, metadata: list[Any]) -> tuple[bool, list[Any]]:

@@ -1,4 +1,4 @@
-"""Validation of one resource: structure by fhir.resources, and the codes that it does not check.
+"""Validation of one resource: structure by fhir.resources (or plainly right), and the codes that it does not check.
 
 A problem is a path and what kind of thing is wrong there, never a value: pydantic's own messages quote the input, and
 so could the name of an element that FHIR does not know, which is therefore shown as `?`.
@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from fhir_adapters.bindings import CONCEPTS, codes_of
 from fhir_adapters.event import FhirVersion
 from fhir_adapters.fhir_models import model_of
+from fhir_adapters.plainly_valid import plainly_valid
 from fhir_adapters.resource_types import versions_of
 
 MAX_PROBLEMS = 50
 """More are not listed: a wrong resource can have thousands."""
+
+_Rule = TypeVar("_Rule")
 
 #: pydantic and fhir.resources error types that are no plain wrong value -> http://hl7.org/fhir/issue-type.
 _KINDS = {
@@ -69,7 +72,7 @@ def problems(resource: Mapping[str, Any], version: FhirVersion) -> tuple[Problem
 
 def _structure(resource: Mapping[str, Any], kind: str, version: FhirVersion) -> tuple[Problem, ...]:
     model = model_of(kind, version)
-    if model is None:
+    if model is None or plainly_valid(resource, version):
         return ()
     try:
         model.model_validate(dict(resource))
@@ -100,17 +103,17 @@ def _path(kind: str, location: tuple[int | str, ...], error_type: str) -> str:
 
 
 def _codes(resource: Mapping[str, Any], kind: str, version: FhirVersion) -> Iterator[Problem]:
-    for (owner, element), allowed in _codes_of(version).items():
-        if owner == kind and element in resource:
+    for element, allowed in _codes_of(version).get(kind, ()):
+        if element in resource:
             value = resource[element]
             if not isinstance(value, str) or value not in allowed:
                 yield Problem(f"{kind}.{element}", "code-invalid")
 
 
 def _concepts(resource: Mapping[str, Any], kind: str) -> Iterator[Problem]:
-    for (owner, element), (system, allowed) in CONCEPTS.items():
+    for element, (system, allowed) in _CONCEPTS.get(kind, ()):
         concept = resource.get(element)
-        if owner != kind or not isinstance(concept, dict) or not isinstance(concept.get("coding"), list):
+        if not isinstance(concept, dict) or not isinstance(concept.get("coding"), list):
             continue
         for i, coding in enumerate(concept["coding"]):
             code = coding.get("code") if isinstance(coding, dict) and coding.get("system") == system else ""
@@ -118,4 +121,15 @@ def _concepts(resource: Mapping[str, Any], kind: str) -> Iterator[Problem]:
                 yield Problem(f"{kind}.{element}.coding[{i}].code", "code-invalid")
 
 
-_codes_of = lru_cache(maxsize=3)(codes_of)
+def _by_kind(found: Mapping[tuple[str, str], _Rule]) -> dict[str, tuple[tuple[str, _Rule], ...]]:
+    """kind -> (element, rule) of all its elements."""
+    kinds = sorted({kind for kind, _ in found})
+    return {kind: tuple((element, rule) for (k, element), rule in found.items() if k == kind) for kind in kinds}
+
+
+_CONCEPTS = _by_kind(CONCEPTS)
+
+
+@lru_cache(maxsize=3)
+def _codes_of(version: FhirVersion) -> Mapping[str, tuple[tuple[str, frozenset[str]], ...]]:
+    return _by_kind(codes_of(version))

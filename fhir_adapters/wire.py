@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from email.message import Message
+from functools import lru_cache
 from typing import Literal
 
 from fhir_adapters.errors import MalformedJson, NotFhir, TooLarge, UnsupportedFormat
@@ -68,6 +69,7 @@ def decompress(body: bytes, content_encoding: str | None, *, limit: int) -> byte
     return plain
 
 
+@lru_cache(maxsize=256)
 def format_of(content_type: str | None, version: FhirVersion) -> Format:
     """Whether the body is JSON or XML.
 
