@@ -19,7 +19,6 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from sqlalchemy import Engine
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
@@ -28,7 +27,7 @@ from monitoring.ledger_collector import LedgerCollector, Objective
 from monitoring.metrics import Metric
 from pipelines.config import Config, load
 from pipelines.errors import ConfigError
-from pipelines.ledger import engine
+from pipelines.ledger.database import impatient_engine
 from pipelines.ledger.fold import count_overdue, fold_all
 from pipelines.ledger.snapshot import snapshot
 from pipelines.log_lines import set_up
@@ -39,9 +38,6 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 log = logging.getLogger(__name__)
-
-#: Seconds that connecting and any one statement may take: less than Prometheus waits for a scrape (10 s).
-PATIENCE = 4
 
 
 @dataclass(slots=True)
@@ -75,18 +71,6 @@ class Folding:
         except SQLAlchemyError as error:
             metrics.FOLD_ERRORS.inc()
             log.warning("folding failed: %s; trying again in %s s", type(error).__name__, self.every)
-
-
-def impatient_engine(url: str) -> Engine:
-    """The ledger's engine, for a process that would rather say that the ledger is down than wait for it."""
-    limits = {
-        "connect_timeout": str(PATIENCE),
-        "tcp_user_timeout": str(PATIENCE * 1000),
-        "options": f"-c statement_timeout={PATIENCE * 1000} -c idle_in_transaction_session_timeout={PATIENCE * 1000}",
-    }
-    given = make_url(url)
-    wanted = {name: value for name, value in limits.items() if name not in given.query}
-    return engine(given.update_query_dict(wanted).render_as_string(hide_password=False), pool_size=2)
 
 
 def objectives(config: Config) -> list[Objective]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
 from sqlalchemy.exc import DataError
 
+from pipelines.config import Config
 from pipelines.dead_letter_topic import original
-from pipelines.dispatcher.matching import Reader
+from pipelines.dispatcher.matching import Reader, reader_of
 from pipelines.envelope import record_time
 from pipelines.errors import PoisonReason
 from pipelines.ledger import Ledger, Position
 from pipelines.ledger.dead_letters import PoisonRow
 from pipelines.ledger.rows import UNKNOWN_TIME
-from pipelines.records import RawRecord
+from pipelines.records import RawRecord, Records
+from plugins import manager
 
 
 class ReadsRecords(Protocol):
@@ -58,6 +61,26 @@ def find(records: ReadsRecords, row: PoisonRow) -> Found | None:
         return Found(record, row.position)
     copy = records.at(row.copy) if row.copy is not None else None
     return Found(original(copy), row.copy) if copy is not None and row.copy is not None else None
+
+
+def again_each(
+    ledger: Ledger, config: Config, rows: Iterable[PoisonRow], *, by: str, why: str
+) -> Iterator[tuple[PoisonRow, Outcome]]:
+    """Hand each of these to a reader that knows the scenarios that are installed now; yields what came of it.
+
+    Kafka is asked only when there is something to ask it for. Raises as `again` does.
+    """
+    reader: Reader | None = None
+    records: Records | None = None
+    try:
+        for row in rows:
+            if reader is None or records is None:
+                loaded = manager.load(config.plugins.enabled, config.plugins.disabled_scenarios)
+                reader, records = reader_of(loaded.scenarios.values()), Records(config.kafka)
+            yield row, again(ledger, records, reader, row, by=by, why=why)
+    finally:
+        if records is not None:
+            records.close()
 
 
 def again(ledger: Ledger, records: ReadsRecords, reader: Reader, row: PoisonRow, *, by: str, why: str) -> Outcome:

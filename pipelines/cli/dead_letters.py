@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -228,24 +227,12 @@ def _decide_work(ledger: Ledger, choice: Choice, target: State, by: str, why: st
 
 def _read_again(ledger: Ledger, choice: Choice, config: Path | None, by: str, why: str) -> Iterator[str]:
     """Read the chosen poison again; yields what came of each."""
-    rows = choice.poison(ledger)
-    first = next(rows, None)
-    if first is None:
-        return
-    from pipelines.dispatcher.matching import reader_of
-    from pipelines.poison_retry import again
-    from pipelines.records import Records
-    from plugins import manager
+    from pipelines.poison_retry import again_each
 
-    settings = configuration(config)
-    loaded = manager.load(settings.plugins.enabled, settings.plugins.disabled_scenarios)
-    reader = reader_of(loaded.scenarios.values())
     _quiet()
-    with closing(Records(settings.kafka)) as records:
-        for row in chain((first,), rows):
-            outcome = again(ledger, records, reader, row, by=by, why=why)
-            typer.echo(f"p{row.id} is {outcome.value}")
-            yield outcome.value
+    for row, outcome in again_each(ledger, configuration(config), choice.poison(ledger), by=by, why=why):
+        typer.echo(f"p{row.id} is {outcome.value}")
+        yield outcome.value
 
 
 def _show_payload(name: Name, by: str, why: str, config: Path | None) -> None:

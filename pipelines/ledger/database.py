@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Dialect, Engine, create_engine, event
 from sqlalchemy.engine import make_url
@@ -16,29 +17,46 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 #: paused host must not keep the locks of its last step from the others.
 _IDLE_IN_TRANSACTION = 15
 
+#: Seconds that who cannot wait for the ledger has for it: less than Prometheus waits for a scrape (10 s).
+PATIENCE = 4
+
 _MIGRATIONS = Path(__file__).parent / "migrations"
 #: Seconds after which a connection in the pool is asked whether it still is one.
 _IDLE = 1.0
 _SINCE = "idle since"
 
 
-def engine(url: str, *, pool_size: int = 5) -> Engine:
+def engine(url: str, *, pool_size: int = 5, patience: int | None = None) -> Engine:
     """An engine for the ledger. Statement parameters never stand in its errors: they may be a patient's.
 
     Args:
         url: SQLAlchemy URL of a PostgreSQL database; the driver is set to psycopg.
         pool_size: connections kept.
+        patience: seconds that connecting and any one statement may take; None for as long as it takes.
     """
+    options = f"-c idle_in_transaction_session_timeout={patience or _IDLE_IN_TRANSACTION}s"
+    arguments: dict[str, Any] = {"options": options}
+    if patience is not None:
+        arguments = {
+            "connect_timeout": patience,
+            "tcp_user_timeout": patience * 1000,
+            "options": f"{options} -c statement_timeout={patience}s",
+        }
     made = create_engine(
         make_url(url).set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         max_overflow=5,
         hide_parameters=True,
-        connect_args={"options": f"-c idle_in_transaction_session_timeout={_IDLE_IN_TRANSACTION}s"},
+        connect_args=arguments,
     )
     event.listen(made, "checkin", _lay_down)
     event.listen(made, "checkout", partial(_take_up, made.dialect))
     return made
+
+
+def impatient_engine(url: str) -> Engine:
+    """The same for what would rather say that the ledger is down than wait for it: an exporter, a page."""
+    return engine(url, pool_size=2, patience=PATIENCE)
 
 
 def _lay_down(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:

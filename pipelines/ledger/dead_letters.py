@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -25,14 +25,23 @@ _PAGE = 200
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Which parked work a decision is about; None for any."""
+    """Which parked work a decision is about; None for any.
+
+    Attributes:
+        among: only work of these scenarios: those that somebody may see, or decide on.
+    """
 
     scenario: str | None = None
     error_class: ErrorClass | None = None
+    among: Collection[str] | None = None
 
     @property
-    def _values(self) -> dict[str, str | None]:
-        return {"scenario": self.scenario, "error_class": self.error_class.value if self.error_class else None}
+    def _values(self) -> dict[str, Any]:
+        return {
+            "scenario": self.scenario,
+            "error_class": self.error_class.value if self.error_class else None,
+            "among": None if self.among is None else sorted(self.among),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +71,19 @@ class PoisonRow:
 class DeadLetters(Verbs):
     """People's verbs for what failed for good."""
 
-    def dead_letters(self, chosen: Chosen = Chosen()) -> list[Row[Any]]:
+    def dead_letters(self, chosen: Chosen = Chosen(), *, size: int | None = None) -> list[Row[Any]]:
         """Parked rows, oldest first: id, event_id, scenario, scenario_version, stage, error_class, error, attempts,
         tries, failing_since, failed_at, step, replay, tried_in, held_back, the times of the hops, what is known of the
         event.
 
         `step` is where it failed last; `held_back` counts the later rows of the same patient and scenario.
+
+        Args:
+            chosen: which.
+            size: rows at most; None for all.
         """
         with self._engine.begin() as connection:
-            return list(connection.execute(queries.DEAD_LETTERS, chosen._values))
+            return list(connection.execute(queries.DEAD_LETTERS, {**chosen._values, "size": size}))
 
     def dead_letter_count(self, chosen: Chosen) -> int:
         """How many there are."""

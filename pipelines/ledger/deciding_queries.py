@@ -21,10 +21,13 @@ _DEAD_LETTER = """
 _CHOSEN = """
     state = 'parked' AND (CAST(:scenario AS text) IS NULL OR scenario = :scenario)
     AND (CAST(:error_class AS text) IS NULL OR error_class = :error_class)
+    AND (CAST(:among AS text[]) IS NULL OR scenario = ANY(:among))
 """
 
 # The planner keeps the correlated count behind the choice and the order: one probe of `work_open` for each row shown.
-DEAD_LETTERS = text(f"{_DEAD_LETTER} WHERE w.id IN (SELECT id FROM work WHERE {_CHOSEN}) ORDER BY w.id")
+DEAD_LETTERS = text(
+    f"{_DEAD_LETTER} WHERE w.id IN (SELECT id FROM work WHERE {_CHOSEN} ORDER BY id LIMIT :size) ORDER BY w.id"
+)
 
 DEAD_LETTER = text(f"{_DEAD_LETTER} WHERE w.id = :id AND w.state = 'parked'")
 

@@ -39,3 +39,13 @@ def test_one_that_died_while_it_lay_idle_is_replaced(
         other.execute("SELECT pg_terminate_backend(%s, 5000)", (first,))
     assert pid(ledger_engine) != first
     assert len(pings) == 1
+
+
+def test_who_cannot_wait_is_not_kept_waiting(ledger_url: str) -> None:
+    made = database.impatient_engine(ledger_url)
+    with made.connect() as connection:
+        assert connection.execute(text("SHOW statement_timeout")).scalar_one() == f"{database.PATIENCE}s"
+        assert (
+            connection.execute(text("SHOW idle_in_transaction_session_timeout")).scalar_one() == f"{database.PATIENCE}s"
+        )
+    made.dispose()
