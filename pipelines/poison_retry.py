@@ -17,7 +17,7 @@ from pipelines.errors import PoisonReason
 from pipelines.ledger import Ledger, Position
 from pipelines.ledger.dead_letters import PoisonRow
 from pipelines.ledger.rows import UNKNOWN_TIME
-from pipelines.records import RawRecord, Records
+from pipelines.records import PATIENCE, RawRecord, Records
 from plugins import manager
 
 
@@ -64,11 +64,11 @@ def find(records: ReadsRecords, row: PoisonRow) -> Found | None:
 
 
 def again_each(
-    ledger: Ledger, config: Config, rows: Iterable[PoisonRow], *, by: str, why: str
+    ledger: Ledger, config: Config, rows: Iterable[PoisonRow], *, by: str, why: str, patience: float = PATIENCE
 ) -> Iterator[tuple[PoisonRow, Outcome]]:
     """Hand each of these to a reader that knows the scenarios that are installed now; yields what came of it.
 
-    Kafka is asked only when there is something to ask it for. Raises as `again` does.
+    Kafka is asked only when there is something to ask it for, and has `patience` seconds to answer. Raises as `again`.
     """
     reader: Reader | None = None
     records: Records | None = None
@@ -76,7 +76,7 @@ def again_each(
         for row in rows:
             if reader is None or records is None:
                 loaded = manager.load(config.plugins.enabled, config.plugins.disabled_scenarios)
-                reader, records = reader_of(loaded.scenarios.values()), Records(config.kafka)
+                reader, records = reader_of(loaded.scenarios.values()), Records(config.kafka, patience=patience)
             yield row, again(ledger, records, reader, row, by=by, why=why)
     finally:
         if records is not None:

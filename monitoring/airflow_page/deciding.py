@@ -26,6 +26,8 @@ from pipelines.poison_retry import Outcome, again_each
 
 #: Records that are read from Kafka again by one click at most: it is answered within seconds.
 READ_AGAIN = 100
+#: Seconds that Kafka has for an answer: a thread of Airflow's waits for it.
+PATIENCE = 5.0
 _LONGEST_WHY = 500
 
 
@@ -168,7 +170,8 @@ def _poison(house: House, inside: Inside, visitor: Visitor, wanted: Wanted, why:
         return _discarded(inside, visitor.name, wanted, reason, why)
     rows = inside.ledger.each_poison(reason) if wanted.everything else _named(inside, wanted.ids)
     with _kafka():
-        each = again_each(inside.ledger, inside.config, islice(rows, READ_AGAIN), by=visitor.name, why=why)
+        some = islice(rows, READ_AGAIN)
+        each = again_each(inside.ledger, inside.config, some, by=visitor.name, why=why, patience=PATIENCE)
         outcomes = [outcome for _, outcome in each]
     left = sum(outcome not in (Outcome.RECORDED, Outcome.KNOWN) for outcome in outcomes)
     if not outcomes:
