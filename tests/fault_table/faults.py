@@ -52,7 +52,7 @@ class Fault:
     about: str = ""
     waits: float = 60.0
     windows: float = 60.0
-    linger: float = 30.0
+    linger: float = 20.0
     pages: tuple[str, ...] = ()
     by_hand: bool = False
     first: Do = lambda house: None
