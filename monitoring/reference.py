@@ -61,9 +61,9 @@ def _series(size: Size) -> list[str]:
     text = (
         f"All processes together show at most **{total(size):,}** series in a house of {size.scenarios} scenarios,"
         f" {size.models} models, {size.sources} sources, {size.partitions} partitions, {size.plugins} plugins with"
-        f" hooks and {len(size.verdicts)} things that guards can find: every combination of every label's values, most of"
-        f" which never occur (a scenario asks one model). The bound is {MOST:,}; a test shows all of them for real, and fails"
-        " where there are more (`monitoring.series`). Airflow's and vLLM's own series come on top of it.\n"
+        f" hooks and {len(size.verdicts)} things that guards can find: every combination of every label's values, most"
+        f" of which never occur (a scenario asks one model). The bound is {MOST:,}; a test shows all of them for real,"
+        " and fails where there are more (`monitoring.series`). Airflow's and vLLM's own series come on top of it.\n"
     )
     rows = ["| metric | series at most |", "|---|---|"]
     rows += [f"| `{metric.name}` | {bound(metric, size):,} |" for metric in most]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring.dashboards.description import Board, Panel, Row, grown, or_zero, quantile, rate
+from monitoring.dashboards.description import UP, WRONG, Board, Panel, Row, grown, not_zero, or_zero, quantile, rate
 
 BOARD = Board(
     "careloom-delivery",
@@ -28,7 +28,7 @@ BOARD = Board(
                     "reqps",
                     {
                         "{{source}} {{reason}}": or_zero(
-                            rate("careloom_gateway_events_refused_total", by="source, reason")
+                            rate("careloom_gateway_events_refused_total", by="source, reason"), "reason"
                         )
                     },
                     runbook="CareloomBrokerUnavailable",
@@ -80,7 +80,7 @@ BOARD = Board(
                     "s",
                     {
                         "searched {{source}}": "time() - careloom_gateway_reconcile_last_success_timestamp_seconds",
-                        "known up to {{source}}": "time() - careloom_reconciled_until_timestamp_seconds > 0",
+                        "known up to {{source}}": "time() - (careloom_reconciled_until_timestamp_seconds > 0)",
                         "notified {{source}}": "time() - careloom_subscription_last_seen_timestamp_seconds",
                         "to be searched every {{source}}": "careloom_reconcile_interval_seconds",
                     },
@@ -121,10 +121,10 @@ BOARD = Board(
                     "Ever, and those nobody has decided on.",
                     "short",
                     {
-                        "{{poison_reason}} ever": "careloom_poison_records_total",
+                        "{{poison_reason}} ever": not_zero("careloom_poison_records_total", "poison_reason"),
                         "open": "sum(careloom_poison_open_records)",
                         "copies {{outcome}}": or_zero(
-                            "sum by (outcome) (careloom_dispatcher_dead_letter_copies_total)"
+                            "sum by (outcome) (careloom_dispatcher_dead_letter_copies_total)", "outcome"
                         ),
                     },
                     runbook="CareloomPoisonRecords",
@@ -140,7 +140,7 @@ BOARD = Board(
                     "Airflow's API failed",
                     "Requests, by outcome.",
                     "reqps",
-                    {"{{outcome}}": or_zero(rate("careloom_dispatcher_airflow_errors_total", by="outcome"))},
+                    {"{{outcome}}": or_zero(rate("careloom_dispatcher_airflow_errors_total", by="outcome"), "outcome")},
                     runbook="CareloomDependencyDown",
                 ),
             ),
@@ -161,10 +161,11 @@ BOARD = Board(
                 ),
                 Panel(
                     "Dependencies",
-                    "1 while it counts as down.",
-                    "bool",
-                    {"{{dependency}}": "max by (dependency) (careloom_dependency_down) or on () vector(0)"},
+                    "Whether it counts as down; what needs it waits in the ledger.",
+                    "none",
+                    {"{{dependency}} down": or_zero("max by (dependency) (careloom_dependency_down)", "dependency")},
                     runbook="CareloomDependencyDown",
+                    words=WRONG,
                 ),
                 Panel(
                     "Drafts at the FHIR server",
@@ -201,17 +202,18 @@ BOARD = Board(
                     "What runs",
                     "Versions of careloom and Python.",
                     "short",
-                    {"build": "careloom_build_info"},
+                    {"processes": "count by (process, version, python) (careloom_build_info)"},
                     "table",
                     width=12,
                 ),
                 Panel(
                     "Processes",
-                    "1 while Prometheus can scrape it.",
-                    "bool",
+                    "Whether Prometheus can scrape it.",
+                    "none",
                     {"{{job}} {{instance}}": "up"},
                     runbook="CareloomExporterDown",
                     width=12,
+                    words=UP,
                 ),
             ),
         ),

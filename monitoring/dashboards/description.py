@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 #: Labels of a metric that has both, and of one that has the scenario alone, as the variables choose them.
@@ -11,7 +11,9 @@ BOTH = 'scenario=~"$scenario", stage=~"$stage"'
 SCENARIO = 'scenario=~"$scenario"'
 
 #: Grafana's names of the units that are used here.
-Unit = Literal["s", "short", "percentunit", "reqps", "ops", "bool"]
+Unit = Literal["s", "short", "none", "percentunit", "reqps", "ops", "bool"]
+#: Of a condition that is 1 when all is well, and of one that is 1 when something is wrong.
+UP, WRONG = {1: "up", 0: "DOWN"}, {0: "no", 1: "YES"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +25,21 @@ class Panel:
         description: how to read it; shown at the panel's corner.
         unit: Grafana's name of the unit.
         queries: legend (with {{label}}) -> PromQL.
-        kind: lines over time, one number a series, or a table of the newest values.
+        kind: lines over time, one number a series, or a table of the newest values: one row for each set of labels,
+            one column for each query, headed by its legend.
         runbook: the alert whose runbook says what to do about it.
         airflow: whether its series lead to their scenario's DAG and runs in Airflow (they then have the label).
         width: of Grafana's 24 columns.
+        red_from: it is red from this value on; not of a table.
+        red_below: it is red below this value.
+        words: what stands in place of a value.
+        at_least: where the axis ends when all values are lower: a line of zeros is no mountain range. 1, or 0.1
+            where the unit is a rate or a share.
+        units: column of a table -> its unit, where it is not the panel's.
+        red: column of a table -> the value from which on it is red.
+        decimals: of numbers; as many as they need where it is None.
+        sort_by: column of a table, largest first.
+        height: of Grafana's rows of 30 pixels.
     """
 
     title: str
@@ -37,6 +50,15 @@ class Panel:
     runbook: str | None = None
     airflow: bool = False
     width: int = 8
+    red_from: float | None = None
+    red_below: float | None = None
+    words: Mapping[int, str] = field(default_factory=dict)
+    at_least: float | None = None
+    units: Mapping[str, Unit] = field(default_factory=dict)
+    red: Mapping[str, float] = field(default_factory=dict)
+    decimals: int | None = None
+    sort_by: str | None = None
+    height: int = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +100,20 @@ def grown(metric: str, labels: str = "", by: str = "", *, over: str = "1h") -> s
     return f"sum{_by(by)} (increase({metric}{_braces(labels)}[{over}]))"
 
 
-def or_zero(expression: str) -> str:
-    """0 where there is no such series yet: it is made by the first thing that it counts."""
-    return f"{expression} or on () vector(0)"
+def or_zero(expression: str, label: str = "") -> str:
+    """0 where there is no such series yet: it is made by the first thing that it counts.
+
+    Args:
+        expression: the query.
+        label: of the legend, which then says `none` for the 0.
+    """
+    zero = f'label_replace(vector(0), "{label}", "none", "", "")' if label else "vector(0)"
+    return f"{expression} or on () {zero}"
+
+
+def not_zero(expression: str, label: str) -> str:
+    """The series that are not 0, and one of 0 where all are: a legend of fifteen zeros hides the one that is not."""
+    return or_zero(f"({expression} > 0)", label)
 
 
 def quantile(share: float, histogram: str, labels: str = "", by: str = "") -> str:

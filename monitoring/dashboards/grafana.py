@@ -7,7 +7,15 @@ from collections.abc import Iterator
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, table, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement, VisibilityMode, VizOrientation
+from grafana_foundation_sdk.models import dashboard as dashboard_models
+from grafana_foundation_sdk.models.common import (
+    BigValueGraphMode,
+    GraphThresholdsStyleMode,
+    LegendDisplayMode,
+    LegendPlacement,
+    VisibilityMode,
+    VizOrientation,
+)
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
     DashboardLinkType,
@@ -42,10 +50,12 @@ def as_json(board: Board) -> str:
     )
     for variable in _variables(board):
         made = made.with_variable(variable)
+    number = 0
     for row in board.rows:
         made = made.with_row(dashboard.Row(row.title))
         for panel in row.panels:
-            made = made.with_panel(_panel(panel))
+            number += 1
+            made = made.with_panel(_panel(panel, number))
     return JSONEncoder(sort_keys=True, indent=1).encode(made.build()) + "\n"
 
 
@@ -70,12 +80,18 @@ def _variables(board: Board) -> Iterator[_Variable]:
     yield dashboard.TextBoxVariable("runbooks").label("Runbooks").default_value(RUNBOOKS)
 
 
-def _panel(panel: Panel) -> _AnyPanel:
-    made = _kind(panel)
+def _panel(panel: Panel, number: int) -> _AnyPanel:
+    made = _kind(panel).id(number)
     made.title(panel.title).description(panel.description).unit(panel.unit)
-    made.datasource(_PROMETHEUS).span(panel.width).height(4 if panel.kind == "number" else _HEIGHT).min(0)
-    for number, (legend, expression) in enumerate(panel.queries.items()):
-        query = prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(chr(ord("A") + number))
+    made.datasource(_PROMETHEUS).span(panel.width).height(4 if panel.kind == "number" else panel.height).min(0)
+    made.thresholds(_thresholds(panel.red_below, panel.red_from, "text" if panel.kind == "table" else "green"))
+    if panel.decimals is not None:
+        made.decimals(panel.decimals)
+    if panel.words:
+        shown = {str(value): dashboard_models.ValueMappingResult(text=text) for value, text in panel.words.items()}
+        made.mappings([dashboard_models.ValueMap(shown)])
+    for at, (legend, expression) in enumerate(panel.queries.items()):
+        query = prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(_letter(at))
         if panel.kind != "lines":
             query = query.instant()
         if panel.kind == "table":
@@ -85,7 +101,8 @@ def _panel(panel: Panel) -> _AnyPanel:
         url = f"${{runbooks}}/{panel.runbook}.md"
         made.links([dashboard.DashboardLink(f"Runbook: {panel.runbook}").url(url).target_blank(True)])
     if panel.airflow:
-        dag = "${airflow}/dags/${__field.labels.scenario}"
+        of = "__field.labels.scenario" if panel.kind != "table" else "__data.fields.scenario"
+        dag = f"${{airflow}}/dags/${{{of}}}"
         made.data_links(
             [
                 dashboard.DashboardLink("DAG in Airflow").url(dag).target_blank(True),
@@ -95,13 +112,78 @@ def _panel(panel: Panel) -> _AnyPanel:
     return made
 
 
+def _letter(at: int) -> str:
+    return chr(ord("A") + at)
+
+
+def _thresholds(below: float | None, over: float | None, usual: str = "green") -> dashboard.ThresholdsConfig:
+    """Green, and red where it is wrong."""
+    steps = [dashboard_models.Threshold(None, usual if below is None else "red")]
+    if below is not None:
+        steps.append(dashboard_models.Threshold(below, usual))
+    if over is not None:
+        steps.append(dashboard_models.Threshold(over, "red"))
+    return dashboard.ThresholdsConfig().mode(dashboard_models.ThresholdsMode.ABSOLUTE).steps(steps)
+
+
 def _kind(panel: Panel) -> _AnyPanel:
     if panel.kind == "number":
-        return stat.Panel().orientation(VizOrientation.AUTO)
+        newest = common.ReduceDataOptions().calcs(["lastNotNull"])
+        return stat.Panel().orientation(VizOrientation.AUTO).reduce_options(newest).graph_mode(BigValueGraphMode.NONE)
     if panel.kind == "table":
-        return table.Panel()
-    legend = common.VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
-    return timeseries.Panel().fill_opacity(10).show_points(VisibilityMode.AUTO).legend(legend.show_legend(True))
+        return _table(panel)
+    many = panel.width >= 12 and any("{{" in legend for legend in panel.queries)
+    legend = common.VizLegendOptions().show_legend(True)
+    if many:  # their newest values beside their names, the largest first
+        legend = legend.display_mode(LegendDisplayMode.TABLE).placement(LegendPlacement.RIGHT)
+        legend = legend.calcs(["lastNotNull", "max"]).sort_by("Max").sort_desc(True)
+    else:
+        legend = legend.display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
+    made = timeseries.Panel().fill_opacity(0).line_width(2).show_points(VisibilityMode.AUTO).legend(legend)
+    if panel.red_from is not None:
+        made = made.thresholds_style(common.GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED))
+    usual = 0.1 if panel.unit in ("ops", "reqps", "percentunit") else 1
+    return made.axis_soft_max(usual if panel.at_least is None else panel.at_least)
+
+
+def _property(name: str, value: object) -> dashboard_models.DynamicConfigValue:
+    return dashboard_models.DynamicConfigValue(name, value)
+
+
+#: What a reader of a table does not ask for.
+_HIDDEN = ("Time", "__name__", "instance", "job", "alertstate", "component")
+#: Columns that need more room than the others, in pixels.
+_WIDE = {"scenario": 220, "alertname": 270}
+
+
+def _table(panel: Panel) -> table.Panel:
+    """One row for each set of labels; columns are headed by the queries' legends."""
+    several = len(panel.queries) > 1
+    values = {f"Value #{_letter(at)}" if several else "Value": name for at, name in enumerate(panel.queries)}
+    made = table.Panel()
+    if several:
+        made = made.with_transformation(dashboard_models.DataTransformerConfig("merge", options={}))
+    options = {
+        "excludeByName": dict.fromkeys(_HIDDEN, True),
+        "renameByName": values,
+        "indexByName": {name: 50 + at for at, name in enumerate(values)},
+    }
+    made = made.with_transformation(dashboard_models.DataTransformerConfig("organize", options=options))
+    for column, pixels in _WIDE.items():
+        made = made.override_by_name(column, [_property("custom.width", pixels)])
+    for column, unit in panel.units.items():
+        made = made.override_by_name(column, [_property("unit", unit)])
+    for column, over in panel.red.items():
+        coloured = _property("custom.cellOptions", {"type": "color-text"})
+        made = made.override_by_name(
+            column, [_property("thresholds", _thresholds(None, over, "text").build()), coloured]
+        )
+    if any("ALERTS" in expression for expression in panel.queries.values()):
+        runbook = {"title": "Runbook", "url": "${runbooks}/${__data.fields.alertname}.md", "targetBlank": True}
+        made = made.override_by_name("alertname", [_property("links", [runbook])])
+    if panel.sort_by:
+        made = made.sort_by([common.TableSortByFieldState().display_name(panel.sort_by).desc(True)])
+    return made
 
 
 def plain(expression: str) -> str:

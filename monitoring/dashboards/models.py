@@ -63,7 +63,7 @@ BOARD = Board(
                     "short",
                     {
                         "{{currency}} {{scenario}}": or_zero(
-                            grown("careloom_model_cost_total", SCENARIO, "currency, scenario", over="1d")
+                            grown("careloom_model_cost_total", SCENARIO, "currency, scenario", over="1d"), "scenario"
                         )
                     },
                     airflow=True,

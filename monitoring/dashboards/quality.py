@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring.dashboards.description import BOTH, SCENARIO, Board, Panel, Row, grown, or_zero, rate
+from monitoring.dashboards.description import BOTH, SCENARIO, Board, Panel, Row, grown, not_zero, or_zero, rate
 
 _CUT = rate("careloom_statements_cut_total", BOTH, "scenario")
 _WRITTEN = rate("careloom_work_finished_total", f'state="written", {BOTH}', "scenario")
@@ -20,14 +20,14 @@ BOARD = Board(
                     "Statements cut",
                     "The record does not support them.",
                     "ops",
-                    {"{{scenario}}": or_zero(rate("careloom_statements_cut_total", BOTH, "scenario"))},
+                    {"{{scenario}}": or_zero(rate("careloom_statements_cut_total", BOTH, "scenario"), "scenario")},
                     airflow=True,
                 ),
                 Panel(
                     "Statements cut from a draft",
                     "For each draft written.",
                     "short",
-                    {"{{scenario}}": f"{_CUT} / on (scenario) ({_WRITTEN} > 0)"},
+                    {"{{scenario}}": f"({_CUT} or 0 * {_WRITTEN}) / on (scenario) ({_WRITTEN} > 0)"},
                     airflow=True,
                 ),
                 Panel(
@@ -36,7 +36,7 @@ BOARD = Board(
                     "ops",
                     {
                         "{{guard}} {{code}} {{action}}": or_zero(
-                            rate("careloom_guard_verdicts_total", SCENARIO, "guard, code, action")
+                            rate("careloom_guard_verdicts_total", SCENARIO, "guard, code, action"), "guard"
                         )
                     },
                 ),
@@ -45,12 +45,17 @@ BOARD = Board(
                     "The same as numbers, by scenario.",
                     "short",
                     {
-                        "{{scenario}} {{guard}} {{code}} {{action}}": or_zero(
-                            grown("careloom_guard_verdicts_total", SCENARIO, "scenario, guard, code, action", over="1d")
+                        "in a day": or_zero(
+                            grown(
+                                "careloom_guard_verdicts_total", SCENARIO, "scenario, guard, code, action", over="1d"
+                            ),
+                            "scenario",
                         )
                     },
                     "table",
                     width=24,
+                    decimals=0,
+                    sort_by="in a day",
                 ),
             ),
         ),
@@ -61,7 +66,7 @@ BOARD = Board(
                     "Findings",
                     "Of rules, with or without a model.",
                     "ops",
-                    {"{{scenario}}": or_zero(rate("careloom_findings_total", BOTH, "scenario"))},
+                    {"{{scenario}}": or_zero(rate("careloom_findings_total", BOTH, "scenario"), "scenario")},
                     airflow=True,
                 ),
                 Panel(
@@ -76,10 +81,13 @@ BOARD = Board(
                     "The model's answer did not hold to its schema, or was rejected.",
                     "ops",
                     {
-                        "{{scenario}} {{error_class}}": rate(
-                            "careloom_failures_total",
-                            f'error_class=~"model_invalid_output|model_rejected", {BOTH}',
-                            "scenario, error_class",
+                        "{{scenario}} {{error_class}}": not_zero(
+                            rate(
+                                "careloom_failures_total",
+                                f'error_class=~"model_invalid_output|model_rejected", {BOTH}',
+                                "scenario, error_class",
+                            ),
+                            "scenario",
                         )
                     },
                     runbook="CareloomHighErrorRate",
@@ -89,7 +97,7 @@ BOARD = Board(
                     "Overtaken",
                     "Computed from a version that a newer one has replaced; not written.",
                     "ops",
-                    {"{{scenario}}": or_zero(_OVERTAKEN)},
+                    {"{{scenario}}": or_zero(_OVERTAKEN, "scenario")},
                     airflow=True,
                 ),
             ),

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from monitoring.dashboards.description import BOTH, SCENARIO, Board, Panel, Row, mean, or_zero, quantile, rate
+from monitoring.dashboards.description import (
+    BOTH,
+    SCENARIO,
+    WRONG,
+    Board,
+    Panel,
+    Row,
+    mean,
+    not_zero,
+    or_zero,
+    quantile,
+    rate,
+)
 
 BOARD = Board(
     "careloom-scenario",
@@ -26,6 +38,7 @@ BOARD = Board(
                     },
                     runbook="CareloomBudgetBurns",
                     width=12,
+                    at_least=0.1,
                 ),
                 Panel(
                     "Deadlines",
@@ -73,7 +86,11 @@ BOARD = Board(
                     "Unfinished",
                     "By state.",
                     "short",
-                    {"{{scenario}} {{state}}": or_zero(f"sum by (scenario, state) (careloom_work_items{{{BOTH}}})")},
+                    {
+                        "{{scenario}} {{state}}": or_zero(
+                            f"sum by (scenario, state) (careloom_work_items{{{BOTH}}})", "scenario"
+                        )
+                    },
                     runbook="CareloomWorkParked",
                     airflow=True,
                 ),
@@ -81,7 +98,7 @@ BOARD = Board(
                     "Failed tries",
                     "By what the failure means.",
                     "ops",
-                    {"{{error_class}}": rate("careloom_failures_total", BOTH, "error_class")},
+                    {"{{error_class}}": not_zero(rate("careloom_failures_total", BOTH, "error_class"), "error_class")},
                     runbook="CareloomHighErrorRate",
                 ),
                 Panel(
@@ -108,13 +125,14 @@ BOARD = Board(
                 Panel(
                     "Paused, not installed",
                     "1 while the DAG is paused, or work waits for a scenario that is not there.",
-                    "bool",
+                    "none",
                     {
                         "{{scenario}} paused": f"careloom_dispatcher_scenario_paused{{{SCENARIO}}}",
                         "{{scenario}} not installed": f"careloom_dispatcher_scenario_not_installed{{{SCENARIO}}}",
                     },
                     runbook="CareloomScenarioNotInstalled",
                     airflow=True,
+                    words=WRONG,
                 ),
             ),
         ),
@@ -127,7 +145,7 @@ BOARD = Board(
                     "ops",
                     {
                         "{{plugin}} {{hook}}": or_zero(
-                            rate("careloom_plugin_hook_errors_total", SCENARIO, "plugin, hook")
+                            rate("careloom_plugin_hook_errors_total", SCENARIO, "plugin, hook"), "plugin"
                         )
                     },
                     width=24,

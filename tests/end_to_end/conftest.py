@@ -1,4 +1,4 @@
-"""One whole stack with both hospitals, for all tests of this folder that need one."""
+"""One whole stack with both hospitals, and the demo run twice, for all tests of this folder that need them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from pipelines.stack import hapi
 from pipelines.stack.environment import Stack
+from tests.end_to_end.demo import Run, run_demo
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +28,27 @@ def stack() -> Iterator[Stack]:
             say(f"broker {running.broker.name}, model {running.model.server.name}")
             running.start()
             yield running
+
+
+@pytest.fixture(scope="session", params=[pytest.param((), marks=pytest.mark.long, id="vllm"), ("--stand-in",)])
+def model(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """CI has the time for the stand-in here, and lets vLLM answer under faults; `make chaos` has it for both."""
+    chosen: tuple[str, ...] = request.param
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def state(tmp_path_factory: pytest.TempPathFactory, model: tuple[str, ...]) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "state"
+    folder.parent.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def first(state: Path, model: tuple[str, ...]) -> Run:
+    return run_demo(state, model)
+
+
+@pytest.fixture(scope="session")
+def second(state: Path, model: tuple[str, ...], first: Run) -> Run:
+    return run_demo(state, model)

@@ -2,83 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from plugins.manager import load
+from tests.end_to_end.demo import Run
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
-ROOT = Path(__file__).parents[2]
 SCENARIOS = load().scenarios
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of the command."""
-
-    code: int
-    report: dict[str, Any]
-    errors: str
-    drafts: list[dict[str, Any]]
-    processes_left: list[str]
-
-
-def run_demo(state: Path, model: tuple[str, ...]) -> Run:
-    saved = state.parent / f"{state.name}.ndjson"
-    command = [sys.executable, "-m", "pipelines.cli", "demo", "--state", str(state), "--save", str(saved), *model]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800, check=False)
-    print(done.stderr[-6000:])
-    print(done.stdout[-6000:])
-    last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else "{}"
-    drafts = [json.loads(line) for line in saved.read_text("utf-8").splitlines()] if saved.exists() else []
-    return Run(done.returncode, json.loads(last), done.stderr, drafts, left_of(state))
-
-
-def left_of(state: Path) -> list[str]:
-    """Processes that still know the state folder, by command line or environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            known = " ".join(process.cmdline()) + " ".join(process.environ().values())
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-        if str(state) in known:
-            found.append(f"{process.pid} {process.name()}")
-    return found
-
-
-@pytest.fixture(scope="module", params=[pytest.param((), marks=pytest.mark.long, id="vllm"), ("--stand-in",)])
-def model(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    """CI has the time for the stand-in here, and lets vLLM answer under faults; `make chaos` has it for both."""
-    chosen: tuple[str, ...] = request.param
-    return chosen
-
-
-@pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory, model: tuple[str, ...]) -> Path:
-    folder = tmp_path_factory.mktemp("demo") / "state"
-    folder.parent.chmod(0o755)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def first(state: Path, model: tuple[str, ...]) -> Run:
-    return run_demo(state, model)
-
-
-@pytest.fixture(scope="module")
-def second(state: Path, model: tuple[str, ...], first: Run) -> Run:
-    return run_demo(state, model)
 
 
 def test_the_first_run_writes_drafts_for_every_patient_in_every_stage_and_accounts_for_everything(first: Run) -> None:
