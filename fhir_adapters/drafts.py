@@ -113,13 +113,13 @@ def build_transaction(
             draft that is not there; or an identity that is no plain token.
     """
     _check(drafts, identity, part)
-    urls = {draft.name: _urn(identity, "draft", draft.name) for draft in drafts}
+    urls = {draft.name: urn(identity, "draft", draft.name) for draft in drafts}
     targets = {**(earlier or {}), **urls}
-    device_url = _urn(identity, part, "device")
-    entries = [_entry(device_url, device(author), _condition(DEVICE_SYSTEM, device_id(author), by="identifier"))]
+    device_url = urn(identity, part, "device")
+    entries = [_entry(device_url, device(author), condition(DEVICE_SYSTEM, device_id(author), by="identifier"))]
     for draft in drafts:
         key = f"{identity}:{draft.name}"
-        entries.append(_entry(urls[draft.name], _labelled(draft, key, origin, targets), _condition(DRAFT_SYSTEM, key)))
+        entries.append(_entry(urls[draft.name], _labelled(draft, key, origin, targets), condition(DRAFT_SYSTEM, key)))
     tag = {"system": IDENTITY_TAG, "code": f"{identity}:{part}"}
     why = provenance(
         targets=tuple(urls.values()),
@@ -129,7 +129,7 @@ def build_transaction(
         tag=tag,
         recorded=recorded,
     )
-    entries.append(_entry(_urn(identity, part, "provenance"), why, _condition(IDENTITY_TAG, tag["code"])))
+    entries.append(_entry(urn(identity, part, "provenance"), why, condition(IDENTITY_TAG, tag["code"])))
     bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
     return Transaction(bundle, (None, *(draft.name for draft in drafts), None))
 
@@ -173,11 +173,13 @@ def _check(drafts: Sequence[DraftLike], identity: str, part: str) -> None:
             raise ValueError(f"draft {draft.name!r}: has an id; the server gives it one")
 
 
-def _condition(system: str, value: str, *, by: str = "_tag") -> str:
+def condition(system: str, value: str, *, by: str = "_tag") -> str:
+    """If-None-Exist of a resource that carries this token."""
     return f"{by}={quote(f'{system}|{value}', safe='')}"
 
 
-def _urn(*parts: str) -> str:
+def urn(*parts: str) -> str:
+    """A fullUrl for what has these names: the same for the same."""
     return f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, ':'.join(('urn:careloom', *parts)))}"
 
 
@@ -198,12 +200,17 @@ def _labelled(draft: DraftLike, key: str, origin: Origin, targets: Mapping[str, 
             {"system": SCENARIO_TAG, "code": f"{origin.scenario}@{origin.scenario_version}"},
         )
     )
-    _identify(resource, key, draft.name)
+    identify(resource, key, draft.name)
     _point(resource, targets, draft.name)
     return resource
 
 
-def _identify(resource: dict[str, Any], key: str, name: str) -> None:
+def identify(resource: dict[str, Any], key: str, name: str) -> None:
+    """Give a draft its identifier, in place.
+
+    Raises:
+        ValueError: its type has none, or has one only and it is taken.
+    """
     model = model_of(str(resource.get("resourceType")), "R4")
     field = fields_of(model).get("identifier") if model is not None else None
     if field is None:

@@ -125,6 +125,8 @@ def _sums(now: Snapshot) -> Iterator[Family]:
     yield _counter(metrics.LEDGER_MATCHES, [((), account.matches)])
     poison = {s.labels["poison_reason"]: s.value for s in now.samples if s.name == metrics.POISON.name}
     yield _counter(metrics.POISON, [((reason,), poison.get(reason, 0)) for reason in POISON_REASONS])
+    fences = {s.labels["outcome"]: s.value for s in now.samples if s.name == metrics.WRITE_FENCES.name}
+    yield _counter(metrics.WRITE_FENCES, [((o.value,), fences.get(o.value, 0)) for o in metrics.FenceOutcome])
     yield _gauge(metrics.POISON_OPEN, [((reason,), now.poison_open.get(reason, 0)) for reason in POISON_REASONS])
     yield _gauge(metrics.UNACCOUNTED, [((), account.unaccounted)])
     yield _gauge(metrics.WORK_UNFOLDED, [((), now.unfolded)])

@@ -55,6 +55,7 @@ _ONLY: dict[tuple[str, str], Sequence[str]] = {
     ("careloom_dispatcher_airflow_errors_total", "outcome"): tuple(metrics.PostOutcome),
     ("careloom_drafts_total", "outcome"): tuple(metrics.DraftOutcome),
     ("careloom_deadlines_total", "outcome"): tuple(metrics.DeadlineOutcome),
+    ("careloom_write_fences_total", "outcome"): tuple(metrics.FenceOutcome),
     ("careloom_work_items", "state"): ("waiting", "dispatched", "running", "inferred", "parked"),
     ("careloom_work_finished_total", "state"): ("written", "stale", "discarded"),
 }

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from pipelines.breaker import KAFKA, Breakers, Task, current, dependency_of, reading_of, writing_of
 from pipelines.errors import ErrorClass, LeaseLost, LedgerError, StepFailed, Waits
+from pipelines.leave import Leave, Overtaken
 from pipelines.ledger.calls import called
 from pipelines.ledger.rows import WorkItem
 from pipelines.ledger.states import State
@@ -74,10 +75,6 @@ class Summary:
         return f"{self.run_id}: {ended}{f' ({failed})' if failed else ''}"
 
 
-class Overtaken(Exception):
-    """A newer version of the row's resource came: no fault of anybody's, and nothing is written for this one."""
-
-
 #: How a row ends that holds up none of its patient's later ones.
 _OUT_OF_THE_WAY = frozenset({Outcome.WRITTEN, Outcome.STALE})
 
@@ -119,15 +116,9 @@ class Batch:
         self._switches_read_at = float("-inf")
         self._switches = asyncio.Lock()
 
-    async def confirm(self, item: WorkItem) -> None:
-        """Make sure, right before something is written elsewhere, that the row is still ours, and the newest version.
-
-        Raises:
-            LeaseLost: another worker has it.
-            Overtaken: a newer version of its resource came; nothing may be written for this one.
-        """
-        if await called(self._ledger.confirm, item, self._lease):
-            raise Overtaken(f"work {item.id} is of a version that was overtaken; nothing was written")
+    def leave(self, item: WorkItem) -> Leave:
+        """What the row asks right before it writes elsewhere."""
+        return Leave(self._ledger, item, self._lease)
 
     async def ask(self, model: str, question: Callable[[], Awaitable[_T]]) -> _T:
         """See `Breakers.ask`: every question to a model goes through here."""
@@ -256,7 +247,7 @@ class Batch:
         return await self._failed(item, trouble)
 
     async def _may_begin(self, item: WorkItem) -> None:
-        """Whether work on a row makes sense now; for one that is only to be written, `confirm` asks.
+        """Whether work on a row makes sense now.
 
         Raises:
             Overtaken: a newer version came.

@@ -32,6 +32,7 @@ NAMES = frozenset(
         "runner.inferred",  # drafts lie in the outbox
         "runner.flagged",  # red flags are at the FHIR server, and the ledger does not know
         "runner.sending",  # drafts are about to go to the FHIR server
+        "runner.leaving",  # a transaction is confirmed and marked, and not a byte of it has left
         "runner.sent",  # drafts are there, and the ledger does not know
         "runner.written",  # the ledger knows
     }

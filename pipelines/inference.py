@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from fhir_adapters.errors import FhirServerError
@@ -225,7 +224,7 @@ class Inferring:
         outgoing = self._outgoing(item, scenario, findings, drafts, case)
         pack(outgoing)  # refuses what cannot be written before it goes out
         server = self._sources.of(item.event.source)
-        sent = await send(server.client, item.identity, outgoing, confirm=partial(self._batch.confirm, item))
+        sent = await send(server.client, item.identity, outgoing, leave=self._batch.leave(item))
         fail_point("runner.flagged")
         if not item.rules_written:
             await called(self._ledger.rules_written, item, sent.written)

@@ -2,7 +2,7 @@
 
 Everything that careloom writes carries the AIAST label (v3-ObservationValue, "Artificial Intelligence asserted"). A
 notification of such a resource is no event, with one exception: a Task that a person has moved on is that person's
-decision, and comes in like any other event, though the label is still on it.
+decision, and comes in like any other event, though the label is still on it. A write fence is nobody's decision.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from fhir_adapters.event import ClinicalEvent
+from fhir_adapters.write_fence import FENCE_TAG
 
 _LABEL = "AIAST"
 _SYSTEM = "http://terminology.hl7.org/CodeSystem/v3-ObservationValue"
@@ -23,13 +24,17 @@ def is_own_draft(event: ClinicalEvent) -> bool:
     if _LABEL.encode() not in event.body:  # the cheap test: next to no event goes further
         return False
     resource = orjson.loads(event.body)
-    return _labelled(resource) and not (event.resource_type == "Task" and resource.get("status") not in _UNDECIDED)
+    if not any(
+        coding.get("system") == _SYSTEM and coding.get("code") == _LABEL for coding in _in(resource, "security")
+    ):
+        return False
+    if any(coding.get("system") == FENCE_TAG for coding in _in(resource, "tag")):
+        return True
+    return not (event.resource_type == "Task" and resource.get("status") not in _UNDECIDED)
 
 
-def _labelled(resource: dict[str, Any]) -> bool:
+def _in(resource: dict[str, Any], labels: str) -> list[dict[str, Any]]:
+    """The codings of `meta.security` or `meta.tag`."""
     meta = resource.get("meta")
-    security = meta.get("security") if isinstance(meta, dict) else None
-    return isinstance(security, list) and any(
-        isinstance(coding, dict) and coding.get("system") == _SYSTEM and coding.get("code") == _LABEL
-        for coding in security
-    )
+    found = meta.get(labels) if isinstance(meta, dict) else None
+    return [coding for coding in found if isinstance(coding, dict)] if isinstance(found, list) else []

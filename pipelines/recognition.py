@@ -17,6 +17,8 @@ from pipelines.context import Records
 from pipelines.ledger.rows import Written
 
 _KEY = "recognised"
+#: Its own Provenance, and those of a fence or two (`fhir_adapters.write_fence`), which have no reference to a draft.
+_CAP = 10
 
 
 async def written_before(server: Records, identity: str) -> tuple[str, ...]:
@@ -30,7 +32,7 @@ async def written_before(server: Records, identity: str) -> tuple[str, ...]:
         FhirServerError: no answer. A server that cannot search so is as one that has none.
     """
     try:
-        found = await server.search("Provenance", {"_tag": f"{IDENTITY_TAG}|{identity}:model"}, cap=1)
+        found = await server.search("Provenance", {"_tag": f"{IDENTITY_TAG}|{identity}:model"}, cap=_CAP)
     except FhirRejected:
         return ()
     return tuple(

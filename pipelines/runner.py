@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import TYPE_CHECKING
 
 from pipelines.batch import Batch, Summary, Write, called
@@ -77,7 +76,7 @@ def _writing(ledger: Ledger, batch: Batch, sources: Sources) -> Write:
         outgoing = unpack(item.drafts or {})
         server = sources.of(item.event.source)
         fail_point("runner.sending")
-        sent = await send(server.client, item.identity, outgoing, confirm=partial(batch.confirm, item))
+        sent = await send(server.client, item.identity, outgoing, leave=batch.leave(item))
         batch.wrote(item)
         fail_point("runner.sent")
         await called(ledger.written, item, sent.written)

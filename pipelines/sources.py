@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pipelines.config import Config, Source
 from pipelines.context import Context, Records
 from pipelines.errors import ConfigError, ErrorClass, StepFailed
-from pipelines.write_back import Server
+from pipelines.fencing import Server
 
 
 class Client(Records, Server, Protocol):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import orjson
 
@@ -16,7 +16,11 @@ from fhir_adapters.drafts import Transaction, build_transaction, parse_transacti
 from fhir_adapters.errors import FhirConflict, FhirNotFound, FhirServerError, FhirUnavailable
 from fhir_adapters.provenance import Author, Origin
 from pipelines.errors import ErrorClass, StepFailed
+from pipelines.fail_points import fail_point
 from pipelines.failure_policy import ELSEWHERE, Trouble, pace_of
+from pipelines.fencing import Server, fence_off
+from pipelines.leave import Leave
+from pipelines.ledger.on_wire import Sending
 from pipelines.ledger.rows import Written
 from plugins.fhir_text import DEVICE
 from plugins.scenario import Draft
@@ -25,15 +29,9 @@ Part = Literal["rules", "model"]
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _PRECONDITION_FAILED = 412
+_REQUEST_TIMEOUT = 408
+_SERVER_ERRORS = 500
 _OURS_TO_MEND = frozenset({401, 403})
-
-
-class Server(Protocol):
-    """The part of `FhirClient` that writing needs."""
-
-    async def transaction(self, bundle: Mapping[str, Any]) -> dict[str, Any]:
-        """See `FhirClient.transaction`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +107,15 @@ def unpack(packed: Mapping[str, Any]) -> Outgoing:
     )
 
 
-async def send(
-    server: Server, identity: str, outgoing: Outgoing, *, confirm: Callable[[], Awaitable[None]] | None = None
-) -> Sent:
+async def send(server: Server, identity: str, outgoing: Outgoing, *, leave: Leave) -> Sent:
     """Write it; what an earlier try has written is recognised, and a lost answer does no harm.
 
     Args:
         server: the source's FHIR server.
         identity: of the piece of work.
         outgoing: what is to be written.
-        confirm: called right before each transaction goes out; what it raises stops it. A worker that was paused, or
-            that has waited for another's transaction to pass, finds out here that the row is no longer its own.
+        leave: asked right before each transaction goes out; what it raises stops it. Older versions' transactions that
+            may be on their way are fenced off first.
 
     Raises:
         StepFailed: of a class FHIR_*, or SCENARIO_ERROR for drafts that can never be written.
@@ -128,7 +124,7 @@ async def send(
         return Sent(Written((), 0, 0), {})
     transaction = _transaction(identity, outgoing)
     try:
-        answer = await _past_conflicts(server, transaction.bundle, confirm)
+        answer = await _past_conflicts(server, identity, transaction.bundle, _sending(outgoing), leave)
         written = parse_transaction_response(transaction, answer)
     except FhirServerError as error:
         raise failure(error, writing=True) from None
@@ -175,20 +171,38 @@ def referred(drafts: Sequence[Draft]) -> set[str]:
 
 
 async def _past_conflicts(
-    server: Server, bundle: Mapping[str, Any], confirm: Callable[[], Awaitable[None]] | None
+    server: Server, identity: str, bundle: Mapping[str, Any], sending: Sending, leave: Leave
 ) -> dict[str, Any]:
     """A transaction that got in the way is past in a moment: `Trouble.WRITE_RACE` says how often that is hoped for."""
     race = ELSEWHERE[Trouble.WRITE_RACE]
     for attempt in itertools.count(1):
-        if confirm is not None:
-            await confirm()
+        while unsettled := await leave.confirm(sending):
+            for one in unsettled:
+                await leave.fenced(one, await fence_off(server, one, overtaken_by=identity))
+        fail_point("runner.leaving")
         try:
-            return await server.transaction(bundle)
-        except FhirConflict as error:
-            if attempt == race.attempts or error.status == _PRECONDITION_FAILED:
+            answer = await server.transaction(bundle)
+        except FhirServerError as error:
+            if _is_an_answer(error):
+                leave.answered(sending)
+            race_lost = isinstance(error, FhirConflict) and error.status != _PRECONDITION_FAILED
+            if attempt == race.attempts or not race_lost:
                 raise
+        else:
+            leave.answered(sending)
+            return answer
         await asyncio.sleep(pace_of(Trouble.WRITE_RACE).wait(attempt - 1))
     raise AssertionError("itertools.count does not end")
+
+
+def _is_an_answer(error: FhirServerError) -> bool:
+    """Whether the server itself refused: a proxy's 5xx, or none, leave open what becomes of the transaction."""
+    return error.status is not None and error.status < _SERVER_ERRORS and error.status != _REQUEST_TIMEOUT
+
+
+def _sending(outgoing: Outgoing) -> Sending:
+    first = outgoing.drafts[0]
+    return Sending(outgoing.part, str(first.resource["resourceType"]), first.name)
 
 
 def _transaction(identity: str, outgoing: Outgoing) -> Transaction:

@@ -60,6 +60,15 @@ class RecordOutcome(StrEnum):
     MISSING = "missing"
 
 
+class FenceOutcome(StrEnum):
+    """What became of a fence against an older version's transaction."""
+
+    HELD = "held"  # it can no longer be taken, and was not
+    WRITTEN_BEFORE = "written_before"  # it was there before: the newer version is written after it
+    NOT_HELD = "not_held"  # the server takes what a conforming one refuses
+    REFUSED = "refused"  # the server takes no fence
+
+
 class CopyOutcome(StrEnum):
     """What became of the copy of a record that is no event."""
 
@@ -126,8 +135,18 @@ LABELS: dict[str, tuple[frozenset[str] | None, str]] = {
     ),
     "way": (frozenset(Way), "by which way an event came in"),
     "outcome": (
-        frozenset({*RequestOutcome, *RecordOutcome, *CopyOutcome, *PostOutcome, *DraftOutcome, *DeadlineOutcome}),
-        "how a request, a record, a POST, a draft or its deadline ended",
+        frozenset(
+            {
+                *RequestOutcome,
+                *RecordOutcome,
+                *CopyOutcome,
+                *PostOutcome,
+                *DraftOutcome,
+                *DeadlineOutcome,
+                *FenceOutcome,
+            }
+        ),
+        "how a request, a record, a POST, a draft, its deadline or a write fence ended",
     ),
     "state": (
         frozenset({"waiting", "dispatched", "running", "inferred", "parked", "written", "stale", "discarded"}),

@@ -51,6 +51,12 @@ DEADLINES = ledger(
 FAILURES = ledger(
     "counter", "careloom_failures_total", "Tries that failed, by what it means.", "scenario", "stage", "error_class"
 )
+WRITE_FENCES = ledger(
+    "counter",
+    "careloom_write_fences_total",
+    "Transactions of older versions, of unknown end, that were fenced off before a newer one was written.",
+    "outcome",
+)
 HOP_DURATION = ledger(
     "histogram",
     "careloom_hop_duration_seconds",

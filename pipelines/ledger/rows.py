@@ -181,6 +181,8 @@ class WorkItem:
         rules_ran: whether an earlier try has run its rules, and written what cannot wait for a model.
         rules_only: whether it is not its turn yet: an earlier one of its patient has to wait, its rules have not.
         tallied: whether earlier tries left something to add to.
+        answered: marks of its transactions that the FHIR server has answered; the next statement about the row takes
+            them off (`pipelines.ledger.on_wire`).
     """
 
     id: int
@@ -198,6 +200,7 @@ class WorkItem:
     rules_ran: bool = False
     rules_only: bool = False
     tallied: bool = True
+    answered: set[str] = field(default_factory=set, compare=False)
 
     @property
     def identity(self) -> str:

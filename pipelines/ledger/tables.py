@@ -133,6 +133,7 @@ work = Table(
     Column("rules_only", Boolean, nullable=False, server_default=text("false")),  # in its run, for it is not its turn
     Column("late", Boolean, nullable=False, server_default=text("false")),  # its deadline passed, and that is counted
     Column("journal", JSONB),  # what became of each try: `pipelines.ledger.tries`
+    Column("on_wire", ARRAY(Text)),  # transactions that left, or were to, and that no answer is known to
     UniqueConstraint("event_id", "scenario", "scenario_version", "replay", name="work_identity"),
     Index("work_run", "run_id"),
     Index(

@@ -15,13 +15,14 @@ from pipelines.errors import IllegalMove, LeaseLost, StepFailed, Waits
 from pipelines.failure_policy import POLICIES, Feeds, Policy
 from pipelines.ledger import queries
 from pipelines.ledger.breaking import Breaker, BreakerState, Breaking
+from pipelines.ledger.on_wire import OnWire, without
 from pipelines.ledger.rows import EventRow, Inference, WorkItem, Written
 from pipelines.ledger.states import State, sources_of
 from pipelines.ledger.tables import work
 from pipelines.ledger.tallying import alone, with_earlier
 
 
-class Working(Breaking):
+class Working(Breaking, OnWire):
     """The runner's verbs. Each carries the lease that the worker holds; who lost it changes nothing."""
 
     def claim(self, run_id: str, lease_seconds: float) -> list[WorkItem]:
@@ -41,19 +42,6 @@ class Working(Breaking):
         }
         with self._at_once.connect() as connection:
             return set(connection.execute(queries.RENEW, values).scalars())
-
-    def confirm(self, item: WorkItem, lease_seconds: float) -> bool:
-        """Keep a row's lease right before something is written elsewhere; whether a newer version of its resource came.
-
-        Raises:
-            LeaseLost: the row is another worker's; nothing may be written.
-        """
-        values = {"id": item.id, "lease": item.lease, "seconds": lease_seconds}
-        with self._at_once.connect() as connection:
-            superseded = connection.execute(queries.CONFIRM, values).scalar_one_or_none()
-        if superseded is None:
-            raise LeaseLost(f"work {item.id} is no longer leased to this worker; nothing was written")
-        return bool(superseded)
 
     def superseded(self, items: Sequence[WorkItem]) -> set[int]:
         """Ids of those whose resource has a newer version in the ledger."""
@@ -243,7 +231,7 @@ class Working(Breaking):
         statement = (
             update(work)
             .where(work.c.id == item.id, work.c.lease == item.lease, work.c.state.in_(allowed))
-            .values(state=target.value, **values)
+            .values(state=target.value, **without(item.answered), **values)
         )
         if not keeps_lease:
             statement = statement.values(lease=None, lease_until=None)

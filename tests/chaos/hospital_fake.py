@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fhir_adapters.drafts import DRAFT_SYSTEM, IDENTITY_TAG
+from fhir_adapters.write_fence import FENCE_TAG
 
 _FHIR = "application/fhir+json"
 
@@ -72,13 +73,16 @@ class Hospital:
     Attributes:
         fault: asked before each request.
         resources: reference -> resource, drafts and all that goes with them.
-        commits: in their order.
+        commits: in their order; a write fence is none.
+        fences, fenced_off: transactions that fenced another one off, and those that were refused for it.
         refused: how many requests a fault answered.
         asked_early: requests that came before their Retry-After was over, and how many came at all after one.
     """
 
     fault: Callable[[Ask], Refusal | None] = lambda ask: None
     resources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fences: int = 0
+    fenced_off: int = 0
     commits: list[Commit] = field(default_factory=list)
     recognised: int = 0
     refused: int = 0
@@ -107,6 +111,8 @@ class Hospital:
         """Draft identity (`<event>:<scenario>:<version>:<name>`) -> the resources that carry it."""
         found: dict[str, list[dict[str, Any]]] = {}
         for resource in list(self.resources.values()):
+            if is_fence(resource):
+                continue
             for tag in resource.get("meta", {}).get("tag", []):
                 if tag.get("system") == DRAFT_SYSTEM:
                     found.setdefault(tag["code"], []).append(resource)
@@ -152,9 +158,10 @@ class Hospital:
         places: dict[str, str] = {}
         known: dict[str, bool] = {}
         for entry in bundle["entry"]:
-            condition = unquote(entry["request"]["ifNoneExist"]).partition("=")[2]
+            condition = unquote(entry["request"].get("ifNoneExist", "")).partition("=")[2]
             there = self._by_tag.get(condition, [])
             if len(there) > 1:
+                self.fenced_off += not is_fence(bundle["entry"][0]["resource"])
                 return _outcome(412)
             kind = entry["resource"]["resourceType"]
             known[entry["fullUrl"]] = bool(there)
@@ -170,9 +177,11 @@ class Hospital:
             self.resources[place] = {**resource, "id": place.partition("/")[2]}
             for key in _keys(resource):
                 self._by_tag.setdefault(key, []).append(place)
-                if key.startswith(f"{DRAFT_SYSTEM}|"):
+                if key.startswith(f"{DRAFT_SYSTEM}|") and not is_fence(resource):
                     names.append(key.rpartition(":")[2])
-        if names:
+        if is_fence(bundle["entry"][0]["resource"]):
+            self.fences += 1
+        elif names:
             self.commits.append(Commit(time.monotonic(), event_id, tuple(names)))
         else:
             self.recognised += 1
@@ -193,6 +202,11 @@ class Hospital:
         if refused.status == 0:
             return CutOff()
         return _outcome(refused.status, refused.retry_after)
+
+
+def is_fence(resource: Mapping[str, Any]) -> bool:
+    """Whether it stands where an older version's draft must not come any more."""
+    return any(tag.get("system") == FENCE_TAG for tag in resource.get("meta", {}).get("tag", []))
 
 
 def _event_of(bundle: Mapping[str, Any]) -> str:

@@ -103,8 +103,8 @@ def two_dispatchers(house: House, options: Options) -> Iterator[Outcome]:
 
 def paused_workers(house: House, options: Options) -> Iterator[Outcome]:
     """A worker is paused at each spot, thought dead, a newer version comes, and then it goes on."""
-    spots = ("claimed", "asked", "inferred", "sending", "sent")
-    for spot in ("asked", "sending") if options.quick else spots:
+    spots = ("claimed", "asked", "inferred", "sending", "leaving", "sent")
+    for spot in ("asked", "leaving") if options.quick else spots:
         name = f"worker paused at runner.{spot} until a newer version is written"
         with trial(house, options, name, streaming=False) as told:
             for _ in range(1 if options.quick else 4):

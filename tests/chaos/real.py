@@ -16,6 +16,7 @@ import httpx
 import psutil
 from account import FINAL, Outcome
 from cases import word_of
+from hospital_fake import is_fence
 from options import Options
 from servers import until
 
@@ -89,7 +90,7 @@ class Ward:
         url: str | None = "Composition?_security=AIAST&_count=200"
         while url:
             page = self._http.get(url).raise_for_status().json()
-            found += [entry["resource"] for entry in page.get("entry", [])]
+            found += [entry["resource"] for entry in page.get("entry", []) if not is_fence(entry["resource"])]
             url = next((link["url"] for link in page.get("link", []) if link["relation"] == "next"), None)
         return found
 

@@ -13,7 +13,10 @@ import pytest
 
 from fhir_adapters.drafts import build_transaction
 from fhir_adapters.provenance import Author, Origin
+from fhir_adapters.write_fence import Fenced, build_fence
 from plugins.scenario import Draft
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def transaction(event_id: str) -> dict[str, Any]:
         identity=f"{event_id}:in_visit.note:1",
         author=Author("model", "m", "1"),
         origin=Origin("in_visit.note", "1", "p-1", "Encounter/e1/_history/1"),
-        recorded=datetime(2026, 1, 1, tzinfo=UTC),
+        recorded=NOW,
     ).bundle
 
 
@@ -75,3 +78,13 @@ def test_who_asks_before_its_retry_after_is_over_is_counted(hospital: Any):
     assert hospital.asked_early == 0
     httpx.post(hospital.url, json=transaction("b" * 64))
     assert hospital.asked_early == 1
+
+
+def test_a_fence_is_no_draft_and_what_it_fences_off_is_refused_whole(hospital: Any):
+    event_id = "c" * 64
+    fence = build_fence(Fenced(f"{event_id}:in_visit.note:1", "model", "Flag", "flag"), overtaken_by="x", recorded=NOW)
+    assert statuses(httpx.post(hospital.url, json=fence)) == ["201", "201", "201"]
+    before = dict(hospital.resources)
+    assert httpx.post(hospital.url, json=transaction(event_id)).status_code == 412
+    assert hospital.resources == before
+    assert (hospital.drafts(), hospital.commits, hospital.fences, hospital.fenced_off) == ({}, [], 1, 1)

@@ -17,7 +17,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from sqlalchemy import Engine, text
 
-from fhir_adapters.errors import FhirNotFound, FhirServerError, FhirUnavailable
+from fhir_adapters.drafts import DRAFT_SYSTEM, IDENTITY_TAG
+from fhir_adapters.errors import FhirConflict, FhirNotFound, FhirServerError, FhirUnavailable
 from fhir_adapters.event import ClinicalEvent
 from fhir_adapters.fhir_answer import Found, Reading
 from pipelines import runner
@@ -126,7 +127,7 @@ class FakeFhir:
 
     def __init__(self) -> None:
         self.resources: dict[str, dict[str, Any]] = {}
-        self.conditions: dict[str, str] = {}
+        self.conditions: dict[str, list[str]] = {}
         self.searches: list[tuple[str, dict[str, str]]] = []
         self.reads: list[str] = []
         self.transactions: list[Mapping[str, Any]] = []
@@ -135,6 +136,7 @@ class FakeFhir:
         self.failures: list[FhirServerError] = []
         self.refusals: list[FhirServerError] = []  # of transactions alone
         self.lose_answer = False
+        self.lenient = False
         self.before_transaction: Callable[[], None] = lambda: None
 
     def put(self, resource: dict[str, Any]) -> None:
@@ -166,11 +168,17 @@ class FakeFhir:
         self.transactions.append(bundle)
         places: dict[str, str] = {}
         answers = []
-        for entry in bundle["entry"]:
-            condition = unquote(entry["request"]["ifNoneExist"])
-            known = condition in self.conditions
+        conditions = [unquote(entry["request"].get("ifNoneExist", "")) for entry in bundle["entry"]]
+        if not self.lenient and any(len(self.conditions.get(condition, ())) > 1 for condition in conditions):
+            raise FhirConflict("POST Bundle: 412 (multiple-matches)", status=412)
+        for entry, condition in zip(bundle["entry"], conditions, strict=True):
             kind = entry["resource"]["resourceType"]
-            reference = self.conditions.setdefault(condition, f"{kind}/new-{len(self.conditions)}")
+            there = self.conditions.get(condition, [])
+            known = bool(there)
+            reference = there[0] if there else f"{kind}/new-{len(self.resources)}"
+            if not known:
+                for tag in _tags(entry["resource"]) or [condition]:
+                    self.conditions.setdefault(tag, []).append(reference)
             places[entry["fullUrl"]] = reference
             answers.append(
                 {"response": {"status": "200 OK" if known else "201 Created", "location": f"{reference}/_history/1"}}
@@ -190,6 +198,12 @@ class FakeFhir:
     def _fail(self) -> None:
         if self.failures:
             raise self.failures.pop(0)
+
+
+def _tags(resource: dict[str, Any]) -> list[str]:
+    """The conditions that a resource satisfies, of those that careloom asks."""
+    tags = [f"_tag={tag['system']}|{tag['code']}" for tag in resource.get("meta", {}).get("tag", ())]
+    return [tag for tag in tags if tag.startswith((f"_tag={DRAFT_SYSTEM}|", f"_tag={IDENTITY_TAG}|"))]
 
 
 def _reading(resource: dict[str, Any]) -> Reading:

@@ -26,6 +26,7 @@ WORKER = """
 import json, os, signal, sys
 from pipelines.errors import LeaseLost
 from pipelines.ledger import Inference, Ledger, Written, engine
+from pipelines.ledger.on_wire import Sending
 
 url, run_id, step, drafts = sys.argv[1:]
 ledger = Ledger(engine(url))
@@ -37,7 +38,7 @@ os.kill(os.getpid(), signal.SIGSTOP)
 said = []
 for item in items:
     for write in (
-        lambda: ledger.confirm(item, 0.5),
+        lambda: ledger.confirm(item, 0.5, Sending("model", "Flag", "zombie")),
         lambda: ledger.rules_written(item, Written(("Flag/zombie",), 1, 0)),
         lambda: ledger.inferred(item, Inference({"drafts": ["zombie"]}, {})),
         lambda: ledger.written(item, Written(("Task/zombie",), 1, 0)),
@@ -262,10 +263,11 @@ def test_after_the_newer_version_is_written_a_zombie_with_the_older_one_writes_n
         from pipelines.batch import Batch
         from pipelines.breaker import Breakers
         from pipelines.errors import LeaseLost
+        from pipelines.ledger.on_wire import Sending
 
         batch = Batch(house.ledger, [zombie], lease=1, breakers=Breakers(house.ledger, older))
         with pytest.raises(LeaseLost):
-            await batch.confirm(zombie)
+            await batch.leave(zombie).confirm(Sending("model", "RiskAssessment", "risk"))
 
     asyncio.run(late())
     assert len(house.fhir.written("RiskAssessment")) == 1
