@@ -29,6 +29,8 @@ def scaled_durations(text: str, scale: float, *, least: int) -> str:
 def scaled(rules: dict[str, Any], scale: float) -> dict[str, Any]:
     """The rules of one file, scaled; annotations, thresholds and intervals stay.
 
+    So does `keep_firing_for`: breakers and late work, which it outlasts, do not scale.
+
     Args:
         rules: as YAML gives them.
         scale: between 0 and 1.
@@ -39,9 +41,8 @@ def scaled(rules: dict[str, Any], scale: float) -> dict[str, Any]:
 
 def _rule(rule: dict[str, Any], scale: float) -> dict[str, Any]:
     changed = {**rule, "expr": _windows(rule["expr"], scale)}
-    if "for" in rule:
-        changed["for"] = scaled_durations(rule["for"], scale, least=1)
-    return changed
+    waits = {key: scaled_durations(rule[key], scale, least=1) for key in ("for",) if key in rule}
+    return changed | waits
 
 
 def _windows(expression: str, scale: float) -> str:
