@@ -41,7 +41,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fault_table", description=__doc__)
     parser.add_argument("--list", action="store_true", help="what faults there are")
-    parser.add_argument("--only", default="", help="some of them, with commas")
+    parser.add_argument("--only", default="", help="some of them, with commas, in this order")
     parser.add_argument("--scale", type=float, default=1.0, help="shorten the rules' waits and windows (0.25)")
     parser.add_argument("--json", type=Path, default=results.FILE, help="where outcomes are kept")
     parser.add_argument("--write", action="store_true", help=f"write {results.PAGE.relative_to(PROJECT)} from them")
@@ -51,9 +51,10 @@ def _options() -> argparse.Namespace:
 
 def _wanted(only: str) -> list[Fault]:
     names = [name for name in only.split(",") if name]
-    if unknown := set(names) - {fault.name for fault in FAULTS}:
+    known = {fault.name: fault for fault in FAULTS}
+    if unknown := set(names) - set(known):
         sys.exit(f"no such fault: {', '.join(sorted(unknown))}; --list shows what there is")
-    return [fault for fault in FAULTS if not names or fault.name in names]
+    return [known[name] for name in names] or list(FAULTS)
 
 
 def _run(wanted: Sequence[Fault], options: argparse.Namespace) -> dict[str, Outcome]:
