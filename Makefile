@@ -25,9 +25,9 @@ types:           ## mypy --strict
 	@.venv/bin/mypy
 tutorial: setup  ## docs/plugins.md from a clean clone, command by command, with the time it took
 	@.venv/bin/python -m tests.tutorial.run --json .careloom/tutorial.json
-chaos:           ## every fault there is, every event accounted for (ONLY=kills,model for some), then the long tests
+chaos:           ## every fault there is, every event accounted for, then the long tests (ONLY=kills,load ARGS="--seconds 60" for some)
 	@$(PYTHON) scripts/bootstrap
-	@.venv/bin/python tests/chaos/run.py --json .careloom/chaos.json $(if $(ONLY),--only $(ONLY))
+	@.venv/bin/python tests/chaos/run.py --json .careloom/chaos.json $(if $(ONLY),--only $(ONLY)) $(ARGS)
 	@$(if $(ONLY),,scripts/test -- -m long)
 scale-out:       ## two Celery workers, two dispatchers, six partitions; one of each killed in the middle
 	@$(PYTHON) scripts/bootstrap scale-out

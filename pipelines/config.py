@@ -70,6 +70,10 @@ class Kafka(_Section):
     """The broker and the topic that carries events.
 
     Attributes:
+        partitions: that the topic is made with; one that is there keeps those that it has.
+        replication: copies of each record, that the topics are made with: 3 on a cluster of three or more brokers. Two
+            of three must then have a record before its sender is told 2xx (min.insync.replicas): of three brokers one
+            may be lost at any time; without two the gateway answers 503, and nothing is lost.
         dead_letter_topic: where records that are no events are copied to; None for `<topic>.dead-letters`.
         dead_letter_retention: seconds that it keeps them. They may hold patient data: no longer than somebody needs to
             look at them, and no shorter than the topic of events itself keeps its records.

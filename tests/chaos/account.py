@@ -33,10 +33,11 @@ class Outcome:
         stale_writes: drafts of a version written after those of a newer one.
         unaccounted: Kafka records and rows that the ledger's own sum misses, and records that it passed over or never
             read.
-        progress: seconds from each end of a fault to the next thing done.
+        progress: seconds from each end of a fault to the next thing done: recovery p50 and longest are of these.
         drained: seconds from the last end of it until nothing was left to do.
         seconds: all of it.
         notes: what else is worth a look.
+        short: how many of the injections that were asked for were not done.
         skipped: why it could not be done here.
     """
 
@@ -55,6 +56,7 @@ class Outcome:
     drained: float | None = None
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+    short: int = 0
     skipped: str | None = None
 
     def expect(self, what: str, found: int, wanted: int) -> None:
@@ -68,7 +70,7 @@ class Outcome:
         """Whether the fault was done, and what must hold holds."""
         if not self.injections:
             return self.skipped is not None
-        return not (self.lost or self.doubled or self.wrong or self.stale_writes or self.unaccounted)
+        return not (self.short or self.lost or self.doubled or self.wrong or self.stale_writes or self.unaccounted)
 
     @property
     def line(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import answers
+import load
 import outages
 import real
 import traffic
@@ -37,7 +38,7 @@ class Fault:
 
 
 def _kills(house: House, options: Options) -> Iterator[Outcome]:
-    yield kill_everywhere(house, options.kills, seed=options.seed)
+    yield kill_everywhere(house, options)
 
 
 FAULTS = (
@@ -56,6 +57,6 @@ FAULTS = (
     Fault("clock", "clocks ten minutes off", alone=outages.clock),
     Fault("disk", "a full disk", alone=outages.full_disk),
     Fault("brokers", "each of three brokers killed -9 in turn", alone=outages.each_broker, short=False),
-    Fault("load", "ten times the normal load", alone=traffic.tenfold, short=False),
+    Fault("load", "ten times the normal load", alone=load.tenfold, short=False),
     Fault("real", "Airflow itself and HAPI FHIR itself", alone=real.real_engines, short=False),
 )

@@ -75,6 +75,7 @@ class Zygote:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env={**os.environ, **env},
+                start_new_session=True,  # Ctrl-C is for the harness
             )
         self._reader = threading.Thread(target=self._read, name="zygote", daemon=True)
         self._reader.start()
@@ -105,16 +106,13 @@ class Zygote:
             self._process.stdin.flush()
         return child
 
-    def memory(self) -> dict[str, float]:
-        """Resident MB by role, of the processes that live now; of several the largest."""
-        found: dict[str, float] = {}
+    def pids(self) -> dict[str, list[int]]:
+        """The processes that live now, by role; the parent's own is `zygote`."""
+        found: dict[str, list[int]] = {"zygote": [self._process.pid]}
         with self._lock:
-            living = [child for child in self._children.values() if child.pid]
-        for child in living:
-            with contextlib.suppress(OSError):
-                status = Path(f"/proc/{child.pid}/status").read_text()
-                anonymous = next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]
-                found[child.role] = max(found.get(child.role, 0.0), int(anonymous) / 1024)
+            for child in self._children.values():
+                if child.pid:
+                    found.setdefault(child.role, []).append(child.pid)
         return found
 
     def close(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+import time
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -12,14 +14,28 @@ class Options:
     Attributes:
         quick: each fault a little.
         kills: at each fail point.
-        minutes: of the tenfold load.
+        seconds: of the tenfold load.
+        rate: events a second of the normal load; None for an eighth of what the house is seen to carry.
         seed: of every choice.
+        limit: seconds that the kills may take until they are stopped and accounted for.
+        over: set when a person has had enough: the fault under way ends, drains and is accounted for.
     """
 
     quick: bool
     kills: int
-    minutes: float
+    seconds: float
     seed: int
+    rate: float | None = None
+    limit: float = 3000.0
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def pause(self, seconds: float) -> None:
+        """As long as a fault lasts; shorter where it is over."""
+        self.over.wait(seconds)
+
+    def goes_on(self, began: float) -> bool:
+        """Whether to go on with what began then (monotonic)."""
+        return not self.over.is_set() and time.monotonic() - began < self.limit
 
     @property
     def fault(self) -> float:

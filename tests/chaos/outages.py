@@ -48,6 +48,29 @@ def each_broker(options: Options, say: Callable[[str], None]) -> Iterator[Outcom
                     node.start(patience=150)
                     time.sleep(3.0)  # until it is in sync again, or the next kill would leave one alone
         yield told.outcome
+        yield _two_of_three(house, options)
+
+
+def _two_of_three(house: House, options: Options) -> Outcome:
+    """Two brokers are killed: one copy is no durable one, so every sender is told to come back, and nobody 2xx."""
+    with trial(house, options, "two of three brokers killed -9: 503 until one is back") as told:
+        for first in range(1 if options.quick else 3):
+            pair = [house.kafka[(first + step) % 3] for step in range(2)]
+            for node in pair:
+                node.kill()
+            time.sleep(1.0)  # what was acknowledged before the kill may still be on its way to the sender
+            before, refused = len(house.sender.acknowledgements), house.sender.statuses[503]
+            until(lambda before=refused: house.sender.statuses[503] > before, "the gateway answers 503", 90)
+            time.sleep(options.outage)
+            told.outcome.expect("2xx while one broker was left", len(house.sender.acknowledgements) - before, 0)
+            told.outcome.notes.append(f"told 503: {house.sender.statuses[503] - refused}")
+            for node in pair:
+                node.start(wait=False)
+            told.ended(2)
+            for node in pair:
+                node.wait(150)
+            _until_progress(told, 150)
+    return told.outcome
 
 
 def ledger(house: House, options: Options) -> Iterator[Outcome]:
@@ -106,9 +129,12 @@ def paused_workers(house: House, options: Options) -> Iterator[Outcome]:
     spots = ("claimed", "asked", "inferred", "sending", "leaving", "sent")
     for spot in ("asked", "leaving") if options.quick else spots:
         name = f"worker paused at runner.{spot} until a newer version is written"
+        times, before = 1 if options.quick else 4, house.hospital.fenced_off
         with trial(house, options, name, streaming=False) as told:
-            for _ in range(1 if options.quick else 4):
+            for _ in range(times):
                 _pause_once(told, f"runner.{spot}")
+        if spot == "leaving":  # confirmed, and not a byte had left
+            told.outcome.expect("late transactions that met a fence", house.hospital.fenced_off - before, times)
         yield told.outcome
 
 
@@ -132,7 +158,7 @@ def _pause_once(told: Trial, spot: str) -> None:
     assert stopped.wait(30), f"no task came to {spot}"
     house.plan = lambda role: ""
     house.sender.send([newer])
-    until(lambda: _written(house, newer), "the newer version is written", 60)
+    told.outcome.progress.append(until(lambda: _written(house, newer), "the newer version is written", 60))
     caught[0].signal(signal.SIGCONT)
     caught[0].ended.wait(30)
     told.ended()
@@ -140,9 +166,11 @@ def _pause_once(told: Trial, spot: str) -> None:
 
 def late_commits(house: House, options: Options) -> Iterator[Outcome]:
     """The FHIR server takes its time over a transaction; its worker is lost meanwhile, and a newer version written."""
+    times, before = 1 if options.quick else 4, house.hospital.fenced_off
     with trial(house, options, "FHIR server commits after a newer version was written", streaming=False) as told:
-        for _ in range(1 if options.quick else 4):
+        for _ in range(times):
             _commit_late(told, 8.0 if options.quick else 15.0)
+    told.outcome.expect("late transactions that met a fence", house.hospital.fenced_off - before, times)
     yield told.outcome
 
 
@@ -166,7 +194,7 @@ def _commit_late(told: Trial, seconds: float) -> None:
     for run in list(house.airflow.runs.values()):
         if run.child is not None:
             run.child.signal(signal.SIGKILL)
-    until(lambda: _written(house, newer), "the newer version is written", 60)
+    told.outcome.progress.append(until(lambda: _written(house, newer), "the newer version is written", 60))
     time.sleep(seconds + 1.0)
     house.hospital.fault = lambda ask: None
     told.ended()

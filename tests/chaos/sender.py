@@ -6,6 +6,7 @@ import asyncio
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class Sender:
     Attributes:
         told: event id -> what became of it, of everything that was ever sent.
         acknowledgements: times of all 2xx, in order.
+        statuses: how often each HTTP status was answered.
     """
 
     def __init__(self, url: str, token: str) -> None:
@@ -45,6 +47,7 @@ class Sender:
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/fhir+json"}
         self.told: dict[str, Told] = {}
         self.acknowledgements: list[float] = []
+        self.statuses: Counter[int] = Counter()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="sender", daemon=True)
         self._thread.start()
@@ -77,7 +80,8 @@ class Sender:
 
     async def _all(self, cases: Iterable[Case], side_by_side: int, copies: int, every: float) -> None:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=_TIMEOUT, headers=self._headers)
+            connections = aiohttp.TCPConnector(limit=0)  # `side_by_side` is the limit
+            self._session = aiohttp.ClientSession(connector=connections, timeout=_TIMEOUT, headers=self._headers)
         slots = asyncio.Semaphore(side_by_side)
         due = time.monotonic()
         going: set[asyncio.Task[None]] = set()
@@ -117,6 +121,7 @@ class Sender:
         try:
             async with self._session.post(self._url, data=case.body) as answer:
                 await answer.read()
+                self.statuses[answer.status] += 1
                 if 400 <= answer.status < 500 and answer.status != 429:
                     raise AssertionError(f"the gateway refused a good event: {answer.status}")
                 return answer.status < 300

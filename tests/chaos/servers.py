@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipelines.stack import ports, processes
-from pipelines.stack.kafka import ApacheKafka
+from pipelines.stack.kafka import _LOGGING, ApacheKafka
 from pipelines.stack.part import run_once
 from pipelines.stack.postgres import Postgres, make_database
 from pipelines.stack.probes import Probe
@@ -41,6 +41,12 @@ class Server:
     def running(self) -> bool:
         """Whether its process lives."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Of its process, which runs."""
+        assert self._process is not None
+        return self._process.pid
 
     def start(self, *, wait: bool = True, patience: float = 90.0) -> None:
         """Start it, again and again where it ends at once (a PostgreSQL whose predecessor's children still end)."""
@@ -177,7 +183,11 @@ def _name() -> str:
 
 
 def _java(kept: Kept) -> Sequence[str]:
-    return ApacheKafka(kept)._java()
+    """As the development stack's one node, and smaller: there are three of them."""
+    part = ApacheKafka(kept)
+    part._logging.write_text(_LOGGING, "utf-8")
+    smaller = {"-Xms128m": "-Xms64m", "-Xmx256m": "-Xmx192m"}
+    return [smaller.get(argument, argument) for argument in part._java()]
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from account import Outcome
 
 _HEAD = (
     "fault", "done", "events", "written", "stale", "parked", "lost", "doubled", "wrong", "stale writes",
-    "unaccounted", "next p50 s", "next max s", "drained s",
+    "unaccounted", "recovery p50 s", "max s", "drained s",
 )  # fmt: skip
 
 

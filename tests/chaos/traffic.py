@@ -1,11 +1,10 @@
-"""Faults that lie in the events themselves: sent thrice, out of order, poison among them, ten times as many."""
+"""Faults that lie in the events themselves: sent thrice, out of order, poison among them."""
 
 from __future__ import annotations
 
 import random
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from account import Outcome
@@ -13,7 +12,7 @@ from cases import SOURCE
 from flow import Flow
 from house import House
 from options import Options
-from trial import Trial, trial
+from trial import trial
 
 from fhir_adapters.event import ClinicalEvent
 from pipelines.envelope import pack
@@ -90,73 +89,3 @@ def _poison(chance: random.Random, number: int) -> tuple[bytes | None, bytes | N
             (good.key, b"\xff\xfe\x00", [("ce_id", b"\xff\xfe")]),
         ]
     )
-
-
-def tenfold(options: Options, say: Callable[[str], None]) -> Iterator[Outcome]:
-    """Ten times the normal load: normal is an eighth of what the house was seen to carry, so that it falls behind."""
-    with House(settings={"dispatcher": {"batch_size": 100, "max_open_runs": 2}}, say=say) as house:
-        carried = _capacity(house, 120 if options.quick else 500)
-        normal = carried / 8
-        say(f"  carries {carried:.1f} events/s; normal is {normal:.1f}/s, and now 10 times that")
-        with trial(house, options, "10 times the normal load", streaming=False, patience=900) as told:
-            count = int(options.minutes * 60 * normal * 10)
-            told.cases = house.cases.make(count, seed=options.seed)
-            peaks = _Peaks(house)
-            sending = house.sender.start(told.cases, side_by_side=64, every=1 / (normal * 10))
-            _watch(told, sending, say)
-            told.ended(1)
-        peaks.stop()
-        took = house.sender.acknowledgements[-1] - house.sender.acknowledgements[-count]
-        told.outcome.notes.append(
-            f"carries {carried:.1f} events/s; offered {count / max(took, 0.1):.1f}/s for {took:.0f} s;"
-            f" peak resident MB: {peaks.line}"
-        )
-        yield told.outcome
-
-
-def _capacity(house: House, count: int) -> float:
-    """Events a second from the first request to the last draft, all sent as fast as they are taken."""
-    cases = house.cases.make(count)
-    began = time.monotonic()
-    house.sender.send(cases, side_by_side=16)
-    wanted = [case.event_id for case in cases]
-    while True:
-        states = house.states(wanted)
-        if sum(state == "written" for rows in states.values() for _, state, _ in rows) == count:
-            return count / (time.monotonic() - began)
-        time.sleep(0.05)
-
-
-def _watch(told: Trial, sending: object, say: Callable[[str], None]) -> None:
-    shown = time.monotonic()
-    while not sending.done():
-        time.sleep(0.2)
-        if time.monotonic() - shown > 30:
-            shown = time.monotonic()
-            account = told.house.ledger.account()
-            say(f"  {len(told.house.sender.acknowledgements)} acknowledged; {dict(account.work)}")
-    sending.result()
-
-
-class _Peaks:
-    """The most memory that each role was seen to hold."""
-
-    def __init__(self, house: House) -> None:
-        self._house = house
-        self._most: dict[str, float] = {}
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-
-    @property
-    def line(self) -> str:
-        return ", ".join(f"{role} {size:.0f}" for role, size in sorted(self._most.items()))
-
-    def stop(self) -> None:
-        self._over.set()
-        self._thread.join(10)
-
-    def _look(self) -> None:
-        while not self._over.wait(0.5):
-            for role, size in self._house.zygote.memory().items():
-                self._most[role] = max(self._most.get(role, 0.0), size)

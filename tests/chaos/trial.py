@@ -77,6 +77,8 @@ def trial(
             told.cases += told.flow.cases
     drain(house, told.cases, outcome, since=told.since, patience=patience)
     outcome.progress += told.recoveries()
+    if not outcome.progress and outcome.drained is not None:
+        outcome.progress.append(outcome.drained)  # nothing was left to be written when it ended
     settle(house, told.cases, outcome, parked_for=told.parked_for)
     outcome.seconds = time.monotonic() - began
     house.broken = house.broken or not outcome.good
