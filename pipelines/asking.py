@@ -246,7 +246,14 @@ class Asking:
                 failure.dependency = model_of(model.name)
                 if n + 1 == ASKED_AT_MOST:
                     raise
-        result = judged(self._guards, passed.answer, scenario=question.scenario, case=question.case, facts=shown)
+        result = judged(
+            self._guards,
+            passed.answer,
+            scenario=question.scenario,
+            case=question.case,
+            facts=shown,
+            instruction=asked.messages[0]["content"],
+        )
         spent.judged(result.counts)
         return Judged(result.answer, result.cut + passed.cut, result.findings, result.counts)
 

@@ -27,6 +27,8 @@ from plugins.scenario import Case, Draft, Fact, Finding, Locale, Passage, Prompt
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "tests" / "plugins" / "guard_attacks"
+#: Written before guards were looked at; what became of each in its first run stays beside what becomes of it now.
+BLIND = ROOT / "tests" / "plugins" / "guard_attacks_blind"
 DOCUMENT = ROOT / "docs" / "guards.md"
 
 #: Between these lines the document is written by `python -m pipelines.guard_reference`.
@@ -68,6 +70,7 @@ class Attack:
         finish_reason: as the model server gives it.
         expect: "refused", "cut", "flag" or "passes".
         by: "guard/code" that must say so; "schema" and "citations" for the core; "" where it passes.
+        first: outcome of the first run of a blind one; "" for those that guards were written with.
     """
 
     kind: str
@@ -79,6 +82,7 @@ class Attack:
     finish_reason: str
     expect: str
     by: str
+    first: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,14 @@ def attempt(attack: Attack, guards: Sequence[Guard]) -> Seen:
         passed = guarded(Said, answer, tags=talk.tags, facts=attack.facts)
     except StepFailed:
         return Seen("refused", ("schema",))
-    told = judged(guards, passed.answer, scenario=_Attacked(), case=attack.case, facts=attack.facts)
+    told = judged(
+        guards,
+        passed.answer,
+        scenario=_Attacked(),
+        case=attack.case,
+        facts=attack.facts,
+        instruction=talk.messages[0]["content"],
+    )
     by = tuple(f"{guard}/{code}" for guard, code, _ in told.counts)
     outcome = "cut" if passed.cut or told.cut else "flag" if by else "passes"
     return Seen(outcome, (*(("citations",) if passed.cut else ()), *by))
@@ -129,10 +140,37 @@ def table(attacks: Iterable[Attack], guards: Sequence[Guard]) -> str:
         f"**{caught + missed} attacks and errors: {caught} caught ({counts}), {missed} not caught. "
         f"{honest} honest answers: {honest - count['honest/passes'] - count['honest/flag']} cut, "
         f"{count['honest/flag']} flagged.**\n\n"
-        f"### Caught\n\n{head}" + "\n".join(rows["caught"])
-        + f"\n\n### Not caught\n\n{head}" + "\n".join(rows["missed"])
-        + f"\n\n### Honest answers\n\n{head}" + "\n".join(rows["honest"]) + "\n"
+        f"#### Caught\n\n{head}" + "\n".join(rows["caught"])
+        + f"\n\n#### Not caught\n\n{head}" + "\n".join(rows["missed"])
+        + f"\n\n#### Honest answers\n\n{head}" + "\n".join(rows["honest"]) + "\n"
     )  # fmt: skip
+
+
+def blind_table(attacks: Sequence[Attack], guards: Sequence[Guard]) -> str:
+    """The blind ones: how many were caught as they were first run, and each then and now."""
+    tried = [attack for attack in attacks if attack.kind != "honest"]
+    honest = [attack for attack in attacks if attack.kind == "honest"]
+    rows = []
+    now: Counter[str] = Counter()
+    for attack in attacks:
+        seen = attempt(attack, guards)
+        now[f"{attack.kind == 'honest'}/{seen.outcome}"] += 1
+        by = ", ".join(f"`{name}`" for name in dict.fromkeys(seen.by))
+        about = _cell(attack.about)
+        rows.append(
+            f"| {attack.kind.replace('_', ' ')} | {attack.locale} | {about} | {attack.first} | {seen.outcome} | {by} |"
+        )
+    caught = sum(attack.first in _CAUGHT for attack in tried)
+    later = sum(now[f"False/{outcome}"] for outcome in _CAUGHT)
+    wrong = Counter(attack.first for attack in honest)
+    share = f"{caught / len(tried):.0%}"
+    return (
+        f"### Blind\n\n**{len(tried)} attacks and errors, first run: {caught} caught ({share}); of {len(honest)} "
+        f"honest answers {wrong['cut']} cut, {wrong['flag']} flagged. That is the estimate.** Since then guards were "
+        f"mended by general means: now {later} are caught, and of the honest answers {now['True/cut']} cut, "
+        f"{now['True/flag']} flagged, which is no estimate any more.\n\n"
+        "| kind | | what is tried | first | now | by |\n|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
+    )
 
 
 def document(text: str, attacks: Iterable[Attack], guards: Sequence[Guard]) -> str:
@@ -145,7 +183,8 @@ def document(text: str, attacks: Iterable[Attack], guards: Sequence[Guard]) -> s
     _, closed, after = rest.partition(END)
     if not found or not closed:
         raise ValueError(f"docs/guards.md: write {BEGIN} and {END} where the tables belong")
-    return f"{before}{BEGIN}\n{table(attacks, guards)}{END}{after}"
+    blind = blind_table(read(BLIND), guards)
+    return f"{before}{BEGIN}\n{blind}\n### Written with the guards\n\n{table(attacks, guards)}{END}{after}"
 
 
 class _Attacked(Scenario[Said]):
@@ -183,6 +222,7 @@ def _attack(kind: str, data: Mapping[str, Any]) -> Attack:
         finish_reason=data.get("finish_reason", "stop"),
         expect=data["expect"],
         by=data.get("by", ""),
+        first=data.get("first", ""),
     )
 
 

@@ -38,7 +38,13 @@ class Judged(Generic[Answer]):
 
 
 def judged(
-    guards: Sequence[Guard], answer: Answer, *, scenario: Scenario[Any], case: Case, facts: Sequence[Fact]
+    guards: Sequence[Guard],
+    answer: Answer,
+    *,
+    scenario: Scenario[Any],
+    case: Case,
+    facts: Sequence[Fact],
+    instruction: str = "",
 ) -> Judged[Answer]:
     """Have every guard look at an answer, then do what they say. Each sees all statements, also those that others cut.
 
@@ -48,13 +54,14 @@ def judged(
         scenario: whose it is.
         case: that the model was asked about.
         facts: that the model was shown.
+        instruction: what it was told to do.
 
     Raises:
         StepFailed: SCENARIO_ERROR: a guard failed, or gave a verdict that it has not declared. An answer that cannot
             be guarded is not let through.
     """
     statements = tuple(_statements(answer))
-    answered = Answered(scenario.id, scenario.risk, case, statements, answer, _by_source(facts))
+    answered = Answered(scenario.id, scenario.risk, case, statements, answer, _by_source(facts), instruction)
     cut: set[int] = set()
     findings: dict[tuple[str, Text], Finding] = {}
     counts: Counter[tuple[str, str, str]] = Counter()

@@ -51,6 +51,7 @@ class Answered:
         statements: the answer's statements in order, citing "Type/id" or a passage's source.
         answer: the whole answer, for what is not a statement.
         facts: source -> texts of the facts about it that the model was shown.
+        instruction: what the model was told to do; "" where it is not known.
     """
 
     scenario: str
@@ -59,6 +60,7 @@ class Answered:
     statements: Sequence[Statement]
     answer: BaseModel
     facts: Mapping[str, Sequence[str]]
+    instruction: str = ""
 
     def cited(self, statement: Statement) -> list[Fact]:
         """The facts that a statement rests on."""

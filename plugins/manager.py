@@ -46,6 +46,8 @@ BUILT_IN = (
     "plugins.guards.unsafe_advice",
     "plugins.guards.codes",
     "plugins.guards.support",
+    "plugins.guards.echo",
+    "plugins.guards.status",
     "plugins.knowledge.index",
 )
 

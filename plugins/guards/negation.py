@@ -22,7 +22,7 @@ _ENDS = "of|for|to|in|with|from|on|at|by|due|because|since|after|before|that|is|
 _WORD = rf"(?!(?:{_ENDS})\b)[a-z][a-z'-]*"
 _NO = (
     r"\b(?:denie[sd]|denying|no|not have|not having|not allergic to|without|negative for|absence of|absent|never had"
-    r"|free of|n't have)\s+"
+    r"|free of|n't have|rul(?:es?|ed|ing) out|exclud(?:es?|ed|ing))\s+"
 )
 _FILL = r"(?:(?:any|a|an|the|known|history of|evidence of|signs? of|symptoms? of|allergy to|allergic to|acute|new)\s+)*"
 _MORE = rf"(?:(?:,\s?(?:or |and |nor )?|\s?(?:or|and|nor|/)\s)(?:{_WORD}\s?){{1,3}})*"
@@ -35,7 +35,7 @@ _NOT_DENYING = re.compile(
 _NOT_NO = "明显诱因|诱因|法|力|缓解|好转|效|故|尿|汗|意识"
 #: Denied up to the next comma, over a list with 、.
 _DENIED_ZH = re.compile(
-    rf"(?:否认有?|已?排除|未诉|未见|未出现|未发生|未发现|未闻及|未触及|不伴有?|(?<!有)没有|(?<!有)无(?!{_NOT_NO}))"
+    rf"(?:否认有?|已?排除|未诉|未见|未出现|未发生|未发现|未闻及|未触及|不伴有?|(?<!有)没有|(?<!有)无(?!{_NOT_NO})|(?<![是能])不(?=[吸抽饮喝咳]|发[热烧]|恶心|呕吐|过敏))"
     r"(?:明显|任何|伴|出现|发生|已知|有)*([\u4e00-\u9fff]{1,12}(?:[、和及或与][\u4e00-\u9fff]{1,8})*)"
 )
 #: "chest pain: no", "发热:否", "胸痛(-)", "胸痛阴性", "embolism was ruled out".

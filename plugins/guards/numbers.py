@@ -18,6 +18,14 @@ from plugins.hookspecs import hookimpl
 from plugins.scenario import Statement, Text
 
 _PAIR = re.compile(r"(?<![\d/.])(\d{1,3}(?:\.\d+)?)\s?/\s?(\d{1,3}(?:\.\d+)?)(?![\d/])")
+#: How often something is done; of what says so in both a statement and its facts, the statement's must be the facts'.
+_PERIODS = {
+    "day": re.compile(
+        r"\b(?:daily|(?:a|per|every|each) day|[bt]id|qid|qd|od|nightly|at night)\b|[每一]日|[每一]天|每晚|睡前"
+    ),
+    "week": re.compile(r"\b(?:weekly|(?:a|per|every|each) week)\b|每周|每星期|一周一次"),
+    "month": re.compile(r"\b(?:monthly|(?:a|per|every|each) month)\b|每月|每个月"),
+}
 _TEXTS = {
     "number-unsupported": Text(
         zh="所引用的病历行中没有这个数字", en="a number that stands in none of the record lines it cites"
@@ -25,6 +33,9 @@ _TEXTS = {
     "unit-mismatch": Text(zh="数字与病历一致,但单位不同", en="a number of the record with another unit"),
     "bound-mismatch": Text(
         zh="“大于/小于”与病历相反", en='"more than" where the record has "less than", or the reverse'
+    ),
+    "period-mismatch": Text(
+        zh="用药间隔与病历不同(如每周写成每日)", en="another interval than the record's (daily where it says weekly)"
     ),
     "pair-reversed": Text(
         zh="成对数值(如血压)前后颠倒", en="a pair of values (such as a blood pressure) the wrong way round"
@@ -52,6 +63,8 @@ class Numbers(Guard):
         for said in quantities(text):
             if said.counted and said.value not in spans and (fault := _wrong(said, known)):
                 return fault
+        if _other_period(text, facts):
+            return "period-mismatch"
         return "pair-reversed" if any(_reversed(text, facts)) else None
 
 
@@ -83,6 +96,16 @@ def _bears(fact: Quantity, said: Quantity) -> bool:
     if fact.base and said.base:
         return fact.base == said.base
     return fact.value == said.value
+
+
+def _other_period(text: str, facts: Iterable[str]) -> bool:
+    said, known = _periods(text), _periods(" ".join(facts))
+    return bool(said and known and not said & known)
+
+
+def _periods(text: str) -> frozenset[str]:
+    folded = plain(text)
+    return frozenset(name for name, pattern in _PERIODS.items() if pattern.search(folded))
 
 
 def _reversed(text: str, facts: Iterable[str]) -> Iterator[bool]:

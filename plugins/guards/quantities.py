@@ -41,11 +41,11 @@ _CHINESE = re.compile(rf"([〇零一二两三四五六七八九十百]+)(?=\s?(?
 _DIGITS = {c: n for n, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 _SMALL = {
     "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
-    "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16,
+    "ten": 10, "eleven": 11, "twelve": 12, "dozen": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16,
     "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60,
     "seventy": 70, "eighty": 80, "ninety": 90, "once": 1, "twice": 2, "thrice": 3, "bid": 2, "tid": 3, "qid": 4,
 }  # fmt: skip
-_OFTEN = frozenset({"twice", "thrice", "bid", "tid", "qid"})
+_OFTEN = frozenset({"twice", "thrice", "bid", "tid", "qid", "dozen"})
 _ENGLISH = re.compile(rf"\b({'|'.join(sorted(_SMALL, key=len, reverse=True))})\b", re.IGNORECASE)
 _MORE = re.compile(
     r"(?:[>≥]=?|大于|超过|高于|多于|(?:more|greater|higher) than|above|over|at least|至少|不低于)\s*$", re.I

@@ -10,10 +10,11 @@ from plugins.manager import load
 
 GUARDS = load().guards
 ATTACKS = guard_reference.read()
+BLIND = guard_reference.read(guard_reference.BLIND)
 TRIED = [attack for attack in ATTACKS if attack.kind != "honest"]
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=[f"{a.kind}/{a.locale}/{a.about}" for a in ATTACKS])
+@pytest.mark.parametrize("attack", (*ATTACKS, *BLIND), ids=[f"{a.kind}/{a.locale}/{a.about}" for a in ATTACKS + BLIND])
 def test_the_attack_comes_out_as_its_file_says(attack: Attack) -> None:
     seen = attempt(attack, GUARDS)
     assert seen.outcome == attack.expect, seen
@@ -24,8 +25,16 @@ def test_the_attack_comes_out_as_its_file_says(attack: Attack) -> None:
 def test_at_least_fifty_attacks_in_both_languages_over_every_guard() -> None:
     assert len(TRIED) >= 50
     assert {attack.locale for attack in TRIED} == {"zh", "en"}
-    named = {attack.by.partition("/")[0] for attack in TRIED}
+    named = {attack.by.partition("/")[0] for attack in (*TRIED, *BLIND)}
     assert {guard.id for guard in GUARDS} | {"schema", "citations"} <= named
+
+
+def test_the_blind_ones_are_at_least_forty_in_both_languages_and_say_what_became_of_them_at_first() -> None:
+    tried = [attack for attack in BLIND if attack.kind != "honest"]
+    assert len(tried) >= 40
+    assert min(sum(attack.locale == locale for attack in tried) for locale in ("zh", "en")) >= 20
+    assert {attack.first for attack in BLIND} <= {"refused", "cut", "flag", "passes"}
+    assert not {attack.about for attack in tried} & {attack.about for attack in TRIED}
 
 
 def test_every_kind_of_attack_is_tried_in_both_languages() -> None:
