@@ -6,7 +6,6 @@ not open the payload to route it, and nothing is ever serialised again.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 from collections.abc import Sequence
@@ -53,7 +52,7 @@ def patient_key(salt: str, event: ClinicalEvent) -> str:
     An event without a patient is keyed by its resource, so that its versions stay in order.
     """
     whom = event.patient or f"{event.resource_type}/{event.resource_id or event.identity}"
-    return hmac.new(salt.encode(), f"{event.source}\x1f{whom}".encode(), hashlib.sha256).hexdigest()[:32]
+    return hmac.digest(salt.encode(), f"{event.source}\x1f{whom}".encode(), "sha256").hex()[:32]
 
 
 def pack(

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from kafka import KafkaProducer
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 MAX_BUFFERED_BYTES = 64 * 1024 * 1024
 DELIVERY_TIMEOUT = 15.0
 """Seconds until an unacknowledged record is given up; Apache Kafka killed -9 is back after 4 to 6."""
+
+#: Records that are appended in the event loop, some 50 us each; more would hold up every other request.
+_FEW = 20
 
 _REQUEST_TIMEOUT = 5.0
 _METADATA_TIMEOUT = 5.0
@@ -62,7 +66,7 @@ class Producer:
         self._kafka: Any = None
         self._generation = 0
         self._connecting: asyncio.Task[Any] | None = None
-        # one thread: a request's records are appended in their order, and a wait for metadata stops no event loop
+        # for many records at once, and for a wait for metadata, which would stop the event loop
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="careloom-producer")
         self._in_thread = ToThread(self._thread)
         self._answers: ToLoop | None = None
@@ -109,6 +113,8 @@ class Producer:
         size = sum(len(envelope.value) + len(envelope.key) for envelope in envelopes)
         if self._buffered and self._buffered + size > self._max_buffered:
             raise BrokerUnavailable("too much waits for Kafka's acknowledgement already")
+        if not envelopes:
+            return []
         self._buffered += size
         try:
             return await self._produce(envelopes)
@@ -169,13 +175,16 @@ class Producer:
         if kafka is None:
             raise BrokerUnavailable("the connection to Kafka is being made anew")
         loop = asyncio.get_running_loop()
-        answers = self._answers = self._answers or ToLoop(loop)
-        acknowledged: list[asyncio.Future[Any]] = [loop.create_future() for _ in envelopes]
+        self._answers = self._answers or ToLoop(loop)
+        request = _Request(loop.create_future(), len(envelopes), self._answers)
+        # a broker killed -9 can leave records of kafka-python 3.0.12 without any answer for ever
+        giving_up = loop.call_later(_METADATA_TIMEOUT + 2 * self._delivery_timeout, request.give_up)
         try:
-            # a broker killed -9 can leave records of kafka-python 3.0.12 without any answer for ever
-            async with asyncio.timeout(_METADATA_TIMEOUT + 2 * self._delivery_timeout):
-                self._in_thread(partial(self._append, kafka, envelopes, answers, acknowledged))
-                records = await asyncio.gather(*acknowledged)
+            if self._at_once(kafka, envelopes):
+                self._append(kafka, envelopes, request)
+            else:
+                self._in_thread(partial(self._append, kafka, envelopes, request))
+            return await request.future
         except _TOO_LARGE:
             raise RecordTooLarge("the broker takes no record of this size") from None
         except TimeoutError:
@@ -185,24 +194,25 @@ class Producer:
             self._replace(kafka)
             raise BrokerUnavailable(f"Kafka did not acknowledge ({type(error).__name__})") from None
         finally:
-            for future in acknowledged:
-                future.add_done_callback(_look_at)
-        return [Position(record.topic, record.partition, record.offset) for record in records]
+            giving_up.cancel()
 
-    def _append(
-        self, kafka: Any, envelopes: Sequence[Envelope], answers: ToLoop, acknowledged: Sequence[asyncio.Future[Any]]
-    ) -> None:
-        """In the producer's thread. What cannot be appended ends the request: nothing after it is sent."""
-        for envelope, future in zip(envelopes, acknowledged, strict=True):
+    def _at_once(self, kafka: Any, envelopes: Sequence[Envelope]) -> bool:
+        """Whether appending waits for nothing: then the detour by a thread is a good part of what a request costs."""
+        known = kafka._metadata.partitions_for_topic(self._config.kafka.topic)
+        return bool(known) and len(envelopes) <= _FEW
+
+    def _append(self, kafka: Any, envelopes: Sequence[Envelope], request: _Request) -> None:
+        """What cannot be appended ends the request: nothing after it is sent."""
+        for number, envelope in enumerate(envelopes):
             try:
                 sent = kafka.send(
                     self._config.kafka.topic, value=envelope.value, key=envelope.key, headers=envelope.headers
                 )
             except Exception as error:  # noqa: BLE001 raised where it is waited for
-                answers.answer(future, error)
+                request.failed(error)
                 return
-            sent.add_callback(partial(answers.answer, future, None))
-            sent.add_errback(partial(answers.answer, future))
+            sent.add_callback(partial(request.acknowledged, number))
+            sent.add_errback(request.failed)
 
     def _replace(self, kafka: Any) -> None:
         if self._kafka is kafka:
@@ -212,10 +222,42 @@ class Producer:
             closing.shutdown(wait=False)
 
 
-def _look_at(future: asyncio.Future[Any]) -> None:
-    """Read the exception of a future that nobody awaits any more, so that asyncio does not report it."""
-    if not future.cancelled():
-        future.exception()
+class _Request:
+    """The records of one request: settled when the last of them is acknowledged, or one is not.
+
+    Told by kafka-python's thread, or by the one that appends where a record is settled before it is asked about.
+
+    Args:
+        future: of the event loop; the positions.
+        records: how many there are.
+        answers: the way to the event loop.
+    """
+
+    def __init__(self, future: asyncio.Future[list[Position]], records: int, answers: ToLoop) -> None:
+        self.future = future
+        self._records = records
+        self._answers = answers
+        self._acknowledged: list[tuple[int, Position]] = []
+
+    def acknowledged(self, number: int, record: Any) -> None:
+        """The record of this number is on all in-sync replicas."""
+        self._acknowledged.append((number, Position(record.topic, record.partition, record.offset)))
+        if len(self._acknowledged) == self._records:
+            self._answers.answer(
+                self.future, None, [position for _, position in sorted(self._acknowledged, key=_first)]
+            )
+
+    def failed(self, error: BaseException) -> None:
+        """One of them is not, or may not be."""
+        self._answers.answer(self.future, error)
+
+    def give_up(self) -> None:
+        """In the event loop: it took too long."""
+        if not self.future.done():
+            self.future.set_exception(TimeoutError())
+
+
+_first = itemgetter(0)
 
 
 def _close(kafka: Any, timeout: float) -> None:

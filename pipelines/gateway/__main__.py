@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         log_config=None,
         access_log=config.logging.access,
         server_header=False,
+        proxy_headers=False,  # nobody asks who the peer is: tokens say it
         lifespan="on",
         timeout_graceful_shutdown=GRACE,
     )

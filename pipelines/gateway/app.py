@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from sqlalchemy import Engine
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from fhir_adapters.wire import Limits
 from monitoring.metrics import expect_sources
@@ -35,7 +36,7 @@ def create_app(
     servers: Mapping[str, Hospital] | None = None,
     body_timeout: float = BODY_TIMEOUT,
     upkeep: bool = True,
-) -> Starlette:
+) -> ASGIApp:
     """The gateway.
 
     Args:
@@ -80,8 +81,9 @@ def create_app(
                 await server.aclose()
             database.dispose()
 
-    return Starlette(
+    others = Starlette(
         routes=endpoints.routes(),
         lifespan=lifespan,
         exception_handlers={404: nothing_here, 405: method_not_allowed},
     )
+    return endpoints.before(others)

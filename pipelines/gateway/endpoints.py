@@ -1,14 +1,16 @@
-"""The gateway's paths as Starlette endpoints; every way out of them is an answer, never an exception."""
+"""The gateway's paths; every way out of them is an answer, never an exception."""
 
 from __future__ import annotations
 
 import logging
+import re
 import time
 from datetime import UTC, datetime
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from monitoring.metrics import EVENTS_REFUSED, GATEWAY, REQUEST_DURATION, UNKNOWN_SOURCE, RequestOutcome, exposition
 from pipelines.gateway.answers import Answer, answer_to, taken
@@ -28,6 +30,7 @@ IN_FLIGHT = 256
 
 #: method -> paths below /fhir/{source} that take it: how many of type and id are in the path.
 _METHODS = {"POST": (0, 1), "PUT": (2,), "DELETE": (2,)}
+_EVENTS = re.compile("/fhir/(?P<source>[^/]+)(?:/(?P<type>[^/]+)(?:/(?P<id>[^/]+))?)?").fullmatch
 _HUNG_UP = 499  # nginx's number for a sender that did not wait; nobody reads this answer
 
 
@@ -59,16 +62,26 @@ class Endpoints:
         self._in_flight = 0
 
     def routes(self) -> list[Route]:
-        """For Starlette; methods are checked in the endpoints, where a refusal is an OperationOutcome."""
-        every = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"]
-        return [
-            Route("/health", self.live),
-            Route("/ready", self.ready),
-            Route("/metrics", self.metrics),
-            Route("/fhir/{source}", self.events, methods=every),
-            Route("/fhir/{source}/{type}", self.events, methods=every),
-            Route("/fhir/{source}/{type}/{id}", self.events, methods=every),
-        ]
+        """All but the events' paths, for Starlette."""
+        return [Route("/health", self.live), Route("/ready", self.ready), Route("/metrics", self.metrics)]
+
+    def before(self, others: ASGIApp) -> ASGIApp:
+        """The events' paths, and `others` behind them.
+
+        An event costs a third less in the event loop when it does not go through Starlette's routing and middleware.
+        They would do nothing for it: whatever happens in `events` is an answer, and the method is looked at there.
+        """
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            named = _EVENTS(scope["path"]) if scope["type"] == "http" else None
+            if named is None:
+                await others(scope, receive, send)
+                return
+            scope["path_params"] = named.groupdict()
+            answer = await self.events(Request(scope, receive))
+            await answer(scope, receive, send)
+
+        return app
 
     async def live(self, request: Request) -> Response:
         """200 as long as the process answers."""

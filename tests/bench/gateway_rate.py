@@ -1,6 +1,7 @@
 """What an event costs at the gateway: validated and passed through, one in a request and a hundred in a Bundle.
 
-Beside it, on the same resources: fhir.resources validating alone, and kafka-python producing alone with the gateway's
+With Synthea's records, as large as they are, and with one small Appointment. Beside it, on the same resources:
+fhir.resources validating alone, and kafka-python producing alone with the gateway's
 settings. CPU seconds are what is compared: the gateway is one process on one core, and events per CPU second are the
 events per second of a core that has nothing else to do.
 """
@@ -20,16 +21,19 @@ import aiohttp
 import orjson
 
 from fhir_adapters.fhir_models import model_of
+from fhir_adapters.plainly_valid import plainly_valid
 from pipelines.stack.part import PROJECT
 from tests.bench import accounting
-from tests.bench.figures import Result, Say, main
-from tests.bench.house import House
+from tests.bench.figures import Result, Say, main, percentile
+from tests.bench.house import House, appointments
 
 DATA = PROJECT.parent / "shared" / "data" / "synthea"
 IN_FLIGHT = 32
 TOGETHER = 100
 ROUNDS = 3
 _SOURCES = {"checked": "reject", "passed": "pass"}
+RECORDS = "Synthea's records"
+SMALL = "one small Appointment"
 _HOWS = {"one a request": 1, f"{TOGETHER} a Bundle": TOGETHER}
 
 
@@ -39,31 +43,61 @@ def bench(quick: bool, say: Say) -> Result:
     if not DATA.is_dir():
         result.why_not = "../shared/data/synthea is not there"
         return result
-    resources = list(synthea())[:: 8 if quick else 1]
-    say(f"{len(resources)} resources, {sum(map(len, resources)) / len(resources):.0f} bytes each")
+    kinds = _kinds(quick)
+    result.details["resources"] = {kind: _told(found) for kind, found in kinds.items()}
+    for kind, told in result.details["resources"].items():
+        say(f"{kind}: {told}")
     sources = [_source(name, validation) for name, validation in _SOURCES.items()]
-    spent: dict[str, list[tuple[float, float]]] = {}
     with House(say, config={"sources": sources}, parts=("gateway",)) as house:
-        ways = {f"{name}, {how}": (name, many) for name in _SOURCES for how, many in _HOWS.items()}
-        for source, many in ways.values():
-            _through_gateway(house, source, resources[:400], many)  # imports models, makes connections
-        for n in range(1 if quick else ROUNDS):
-            for way, (source, many) in ways.items():
-                spent.setdefault(way, []).append(_through_gateway(house, source, resources, many))
-            for way in ("fhir.resources alone", "kafka-python alone"):
-                spent.setdefault(way, []).append(_alone(way, resources, house.config.kafka.bootstrap))
-            say(f"round {n + 1} done")
+        for kind, resources in kinds.items():
+            _measure(house, kind, resources, 1 if quick else ROUNDS, result, say)
+    return result
+
+
+def _kinds(quick: bool) -> dict[str, list[bytes]]:
+    """Whole records as a hospital has them, and the smallest event that a scenario waits for."""
+    records = list(synthea())[:: 8 if quick else 1]
+    return {RECORDS: records, SMALL: list(appointments("small", len(records) // 2).values())}
+
+
+def _told(resources: Sequence[bytes]) -> dict[str, float]:
+    """Their sizes in bytes, and how many of them fhir.resources is not asked about."""
+    sizes = sorted(map(len, resources))
+    plain = sum(plainly_valid(orjson.loads(one), "R4") for one in resources)
+    return {
+        "number": len(sizes),
+        "mean": round(sum(sizes) / len(sizes)),
+        **{f"p{percent}": percentile(sizes, percent) for percent in (5, 50, 95, 100)},
+        "plainly valid": round(plain / len(sizes), 3),
+    }
+
+
+def _measure(house: House, kind: str, resources: Sequence[bytes], rounds: int, result: Result, say: Say) -> None:
+    """All ways with one kind of resources."""
+    ways = {f"{name}, {how}": (name, many) for name in _SOURCES for how, many in _HOWS.items()}
+    for source, many in ways.values():
+        _through_gateway(house, source, resources[:400], many)  # imports models, makes connections
+    spent: dict[str, list[tuple[float, float]]] = {}
+    for n in range(rounds):
+        for way, (source, many) in ways.items():
+            spent.setdefault(way, []).append(_through_gateway(house, source, resources, many))
+        for way in ("fhir.resources alone", "kafka-python alone"):
+            spent.setdefault(way, []).append(_alone(way, resources, house.config.kafka.bootstrap))
+        say(f"{kind}: round {n + 1} done")
     rates = {way: len(resources) * len(each) / sum(cpu for cpu, _ in each) for way, each in spent.items()}
     for way, rate in rates.items():
-        result.add(f"{way}: events per CPU second", rate, "/s")
+        result.add(f"{kind}, {way}: events per CPU second", rate, "/s")
         seconds = sum(wall for _, wall in spent[way])
-        result.add(f"{way}: events per second as it went", len(resources) * len(spent[way]) / seconds, "/s")
-    alone = rates["fhir.resources alone"]
+        result.add(f"{kind}, {way}: events per second as it went", len(resources) * len(spent[way]) / seconds, "/s")
     for how in _HOWS:
-        name = f"validated, {how}, against fhir.resources alone"
-        result.hold(name, rates[f"checked, {how}"] / alone, "x", at_least=0.5)
-    result.details["seconds"] = {way: {"cpu, wall": each} for way, each in spent.items()}
-    return result
+        by_round = [
+            alone / ours
+            for (ours, _), (alone, _) in zip(spent[f"checked, {how}"], spent["fhir.resources alone"], strict=True)
+        ]
+        name = f"{kind}, validated, {how}, against fhir.resources alone"
+        result.hold(name, rates[f"checked, {how}"] / rates["fhir.resources alone"], "x", at_least=0.5)
+        result.details[name] = {"of each round": by_round}
+    result.details[f"{kind}, seconds"] = {way: {"cpu, wall": each} for way, each in spent.items()}
 
 
 def _source(name: str, validation: str) -> dict[str, Any]:

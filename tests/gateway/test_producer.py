@@ -91,7 +91,7 @@ def envelope(number: int, size: int = 0) -> Envelope:
     return pack(event, salt="s", received_at=datetime.now(UTC))
 
 
-async def connected(producer: Producer, tries: int = 30) -> None:
+async def connected(producer: Producer, tries: int = 200) -> None:
     for _ in range(tries):
         with contextlib.suppress(BrokerUnavailable):
             return await producer.connect()
