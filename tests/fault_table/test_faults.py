@@ -102,3 +102,8 @@ def test_outcomes_are_kept_and_shown_as_they_were(tmp_path: Path) -> None:
     assert "| on-call, 50 s | 9 s | nothing |" in page
     assert "1 of 1 faults" in page
     assert "- CareloomWatchdog: " in page
+
+
+def test_a_fault_has_time_to_be_paged_in() -> None:
+    for fault in FAULTS:
+        assert fault.waits + fault.windows >= 60, fault.name

@@ -208,6 +208,21 @@ def test_a_late_scenario_pages_once_however_many_windows_see_it(api: str) -> Non
     assert paging(api, 3) == {"CareloomBudgetBurnsFast"}
 
 
+def test_a_slow_model_pages_once_and_not_for_each_late_scenario(api: str) -> None:
+    fire(
+        api,
+        {"alertname": "CareloomModelSlow", "gen_ai_request_model": "smollm2"},
+        {"alertname": "CareloomOldestUnfinishedTooOld", **TRIAGE},
+        {"alertname": "CareloomBudgetBurnsFast", **FOLLOW_UP},
+    )
+    assert paging(api, 3) == {"CareloomModelSlow"}
+
+
+def test_a_lost_worker_pages_once_and_not_for_the_failures_that_it_counts_as(api: str) -> None:
+    fire(api, {"alertname": "CareloomAirflowTasksLost"}, {"alertname": "CareloomHighErrorRate", **TRIAGE})
+    assert paging(api, 2) == {"CareloomAirflowTasksLost"}
+
+
 def test_a_ledger_that_is_down_pages_once(api: str) -> None:
     follows = ("CareloomDispatcherDown", "CareloomAirflowSchedulerDown", "CareloomConsumerLagGrowing")
     fire(api, {"alertname": "CareloomLedgerDown"}, *({"alertname": alert} for alert in follows))

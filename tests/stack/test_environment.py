@@ -42,8 +42,11 @@ def test_parts_start_with_what_they_need_come_back_after_kill_9_and_leave_nothin
 
         stack.take_down("stand-in")
         assert "stand-in" not in stack.programs
+        assert stack.out == ("stand-in",)
+        assert status(tmp_path).programs["stand-in"].problem == "not running"  # it is not forgotten
         stack.bring_back("stand-in")
         assert stack.pids("stand-in")
+        assert status(tmp_path).state == "up"
     assert processes.marked(stack_id) == []
     assert record.read(tmp_path) is None
     assert [line.split(" ready")[0] for line in said] == ["postgres", "ledger", *(x.split()[0] for x in said[2:])]
