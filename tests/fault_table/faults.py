@@ -134,6 +134,17 @@ def _park(house: House) -> None:
     house.flow.hospital.admit(MARK)
 
 
+def _fail_now_and_then(house: House) -> None:
+    """With more to do than usual: a share of few says little, and the alert knows that."""
+    house.flow.every = EVERY / 2
+    house.model("share")
+
+
+def _fail_no_more(house: House) -> None:
+    house.flow.every = EVERY
+    house.model("")
+
+
 def _poison(house: House) -> None:
     producer = KafkaProducer(bootstrap_servers=house.config.kafka.bootstrap)
     producer.send(house.config.kafka.topic, key=b"x", value=b"<not json>").get(30)
@@ -274,8 +285,8 @@ FAULTS: tuple[Fault, ...] = (
         windows=30,
     ),
     Fault(
-        "one-in-ten-fails", "a tenth of one scenario's answers is wrong", *_model("share"), "CareloomHighErrorRate",
-        NOTE, waits=240, windows=120,
+        "one-in-ten-fails", "a tenth of one scenario's answers is wrong", _fail_now_and_then, _fail_no_more,
+        "CareloomHighErrorRate", NOTE, waits=240, windows=120,
     ),
     Fault(
         "model-slow", "the model takes 75 s an answer", *_model("slow"), "CareloomModelSlow", waits=240, windows=120,
