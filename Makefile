@@ -1,7 +1,7 @@
 # What people do daily, one line each. `make demo` and `make test` set up what they need on the way.
 PYTHON ?= python3
 
-.PHONY: help setup demo up status doctor test lint types tutorial chaos scale-out fault-table bench clean
+.PHONY: help setup demo up status doctor test lint types tutorial chaos scale-out fault-table bench pictures clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */: /' | sort
@@ -38,5 +38,8 @@ fault-table:     ## every fault in the running stack: which alert pages, when, w
 bench:           ## every figure beside Airflow's own ways: make bench [ONLY=burst,gateway] [QUICK=1]
 	@$(PYTHON) scripts/bootstrap
 	@.venv/bin/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick)
+pictures:        ## every dashboard drawn by Grafana's own components from the last demo's data, into docs/pictures
+	@$(PYTHON) scripts/bootstrap pictures
+	@.venv/bin/python scripts/draw_dashboards --data .careloom/stack/prometheus/data
 clean:           ## forget the stack's state; environments and weights stay
 	@rm -rf .careloom/stack

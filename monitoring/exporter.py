@@ -143,7 +143,13 @@ def run(config: Config, wait: Callable[[int], object]) -> None:
     ledger = impatient_engine(config.ledger.url.get_secret_value())
     promised = objectives(config)
     folding = Folding(ledger, config.exporter.fold_every, {o.scenario: o.deadline for o in promised})
-    collector = LedgerCollector(lambda: snapshot(ledger), promised, reconcile_every(config), plugin_counters(config))
+    collector = LedgerCollector(
+        lambda: snapshot(ledger),
+        promised,
+        reconcile_every(config),
+        plugin_counters(config),
+        models={model.name: model.version for model in config.registry.models},
+    )
     server = make_server(
         config.exporter.host, config.exporter.port, application(metrics.EXPORTER, folding), _Server, _Silent
     )

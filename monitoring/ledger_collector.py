@@ -51,6 +51,7 @@ class LedgerCollector(Collector):
         read: takes a snapshot; raises SQLAlchemyError where the ledger does not answer.
         objectives: of the installed scenarios.
         reconcile_every: source -> seconds between searches for what was never notified; of those that are searched.
+        models: name -> version of its weights, of those that are configured.
         plugin_counters: that the enabled plugins declare; of others the ledger keeps the numbers and shows none.
         keep: seconds that a snapshot, or its failure, serves further scrapes.
     """
@@ -62,11 +63,13 @@ class LedgerCollector(Collector):
         reconcile_every: Mapping[str, float] = MappingProxyType({}),
         plugin_counters: Iterable[Metric] = (),
         *,
+        models: Mapping[str, str] = MappingProxyType({}),
         keep: float = 0.5,
     ) -> None:
         self._read = read
         self._objectives = tuple(objectives)
         self._reconcile_every = dict(reconcile_every)
+        self._models = dict(models)
         self._folded = (*metrics.FOLDED, *plugin_counters)
         self._keep = keep
         self._lock = Lock()
@@ -104,6 +107,7 @@ class LedgerCollector(Collector):
         yield _gauge(metrics.SCENARIO_DEADLINE, [((o.scenario, o.stage), o.deadline) for o in self._objectives])
         yield _gauge(metrics.SCENARIO_OBJECTIVE, [((o.scenario, o.stage), o.share) for o in self._objectives])
         yield _gauge(metrics.SCENARIO_INFO, [((o.scenario, o.stage, o.version), 1.0) for o in self._objectives])
+        yield _gauge(metrics.MODEL_INFO, [(model, 1.0) for model in self._models.items()])
         yield _gauge(metrics.RECONCILE_INTERVAL, [((s,), every) for s, every in self._reconcile_every.items()])
 
 

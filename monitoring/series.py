@@ -56,6 +56,7 @@ _ONLY: dict[tuple[str, str], Sequence[str]] = {
     ("careloom_drafts_total", "outcome"): tuple(metrics.DraftOutcome),
     ("careloom_deadlines_total", "outcome"): tuple(metrics.DeadlineOutcome),
     ("careloom_write_fences_total", "outcome"): tuple(metrics.FenceOutcome),
+    ("careloom_model_info", "version"): ("1",),  # each model has one
     ("careloom_work_items", "state"): ("waiting", "dispatched", "running", "inferred", "parked"),
     ("careloom_work_finished_total", "state"): ("written", "stale", "discarded"),
 }

@@ -6,6 +6,10 @@ from monitoring.dashboards.description import SCENARIO, Board, Panel, Row, grown
 
 _DURATION, _TOKENS = "gen_ai_client_operation_duration_seconds", "gen_ai_client_token_usage"
 
+_VERSIONS = "max by (model, version) (careloom_model_info)"
+#: What a model did in a day, beside its version; 0 where it was not asked.
+_OF_A_DAY = f"sum by (model) (increase({{}}[1d])) * on (model) group_right () {_VERSIONS} or 0 * {_VERSIONS}"
+
 BOARD = Board(
     "careloom-models",
     "careloom · Models",
@@ -49,7 +53,7 @@ BOARD = Board(
                             0.95, _DURATION, SCENARIO, "gen_ai_request_model"
                         ),
                     },
-                    runbook="CareloomDependencyDown",
+                    runbook="CareloomModelSlow",
                 ),
                 Panel(
                     "Tokens of an answer, 95 of 100",
@@ -67,6 +71,28 @@ BOARD = Board(
                         )
                     },
                     airflow=True,
+                ),
+            ),
+        ),
+        Row(
+            "What answers",
+            (
+                Panel(
+                    "Models",
+                    "Those that are configured, the weights of each, and what they answered and cost in a day.",
+                    "none",
+                    {
+                        "configured": "count by (model, version) (careloom_model_info)",
+                        "answers of a day": _OF_A_DAY.format("careloom_model_requests_total"),
+                        "model seconds of a day": _OF_A_DAY.format("careloom_model_seconds_total"),
+                        "tokens of a day": _OF_A_DAY.format("careloom_model_tokens_total"),
+                        "cost of a day": _OF_A_DAY.format("careloom_model_cost_total"),
+                    },
+                    "table",
+                    width=24,
+                    height=6,
+                    decimals=0,
+                    units={"model seconds of a day": "s"},
                 ),
             ),
         ),

@@ -80,3 +80,6 @@ STATEMENTS_CUT = ledger(
     "scenario",
     "stage",
 )
+MODEL_INFO = ledger(
+    "gauge", "careloom_model_info", "1 for each configured model; of which weights.", "model", "version"
+)

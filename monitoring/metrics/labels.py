@@ -112,7 +112,7 @@ LABELS: dict[str, tuple[frozenset[str] | None, str]] = {
     "stage": (frozenset({"pre_visit", "in_visit", "post_visit"}), "stage of care"),
     "model": (None, "names of the configured models, of a panel joined by `+`, or `none`"),
     "partition": (None, "partitions of the events' topic"),
-    "version": (None, "of careloom, or of the scenario"),
+    "version": (None, "of careloom, of the scenario, or of the model's weights"),
     "python": (None, "version of the interpreter"),
     "process": (frozenset(get_args(Process)), "kind of process"),
     "le": (None, "upper bound of a histogram's bucket"),

@@ -21,6 +21,8 @@ BENCHES = {
     "gateway": "gateway_rate",
     "model_path": "model_path",
     "profile": "hot_spots",
+    "metrics_exact": "metrics_exact",
+    "scrape": "scrape",
 }
 FILE = PROJECT / ".careloom" / "bench" / "figures.json"
 

@@ -44,7 +44,7 @@ def total(series: Series, name: str, **labels: str) -> float:
 
 @pytest.fixture
 def collector(ledger_engine: Engine) -> LedgerCollector:
-    return LedgerCollector(lambda: snapshot(ledger_engine), [TRIAGE], {"ward": 30.0}, keep=0.0)
+    return LedgerCollector(lambda: snapshot(ledger_engine), [TRIAGE], {"ward": 30.0}, models={"m": "1"}, keep=0.0)
 
 
 def test_counters_equal_the_rows_of_the_ledger(

@@ -99,7 +99,8 @@ def full_ledger(size: Size) -> LedgerCollector:
     )
     objectives = [Objective(one["scenario"], one["stage"], one["version"], 60.0) for one in sets(metrics.SCENARIO_INFO)]
     every = {one["source"]: 30.0 for one in sets(metrics.RECONCILE_INTERVAL)}
-    return LedgerCollector(lambda: now, objectives, every)
+    models = {one["model"]: one["version"] for one in sets(metrics.MODEL_INFO)}
+    return LedgerCollector(lambda: now, objectives, every, models=models)
 
 
 def samples(metric: Metric, size: Size) -> Iterator[Sample]:
