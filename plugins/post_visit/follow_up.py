@@ -176,6 +176,10 @@ class FollowUp(Scenario[FollowUpAnswer]):
         conditions = [*real(case.get("diagnoses")), *real(case.get("problems"))]
         return [step.finding for step in follow_up_rules.steps(case.trigger, conditions)]
 
+    def asks(self, case: Case, findings: Sequence[Finding]) -> bool:
+        """Only where something is due: a plan without a step says nothing."""
+        return bool(follow_up_rules.of(findings))
+
     def drafts(self, case: Case, answer: FollowUpAnswer, findings: Sequence[Finding]) -> Sequence[Draft]:
         """Plan, one Task for each step, and a message that waits for a person."""
         patient = subject(case)

@@ -1,0 +1,26 @@
+"""Every clinical rule names a source, and docs/clinical-sources.md says which of them were looked up, and where."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines import source_reference
+from pipelines.source_reference import document, rules
+
+
+def test_the_document_says_what_the_rules_and_the_register_say() -> None:
+    text = source_reference.DOCUMENT.read_text(encoding="utf-8")
+    assert text == document(), "run `python -m pipelines.source_reference`"
+
+
+def test_every_rule_names_a_published_source_and_none_is_a_default_of_careloom() -> None:
+    found = rules()
+    assert len(found) >= 80
+    assert len({rule.key for rule in found}) == len(found)
+    assert [rule.key for rule in found if not rule.citation or rule.citation.startswith("careloom")] == []
+
+
+def test_what_is_looked_up_and_is_no_rule_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_reference, "_sources", lambda: {"seen": {"red_flags/gone": "x"}})
+    with pytest.raises(ValueError, match="no such rule: red_flags/gone"):
+        rules()
