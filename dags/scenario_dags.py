@@ -47,6 +47,12 @@ class Carry(BaseOperator):  # type: ignore[misc]  # Airflow is not type-checked 
 
         _do(runner.carry, context)
 
+    def on_kill(self) -> None:
+        """Called by Airflow's handler of SIGTERM, in the task's own process: a run that stays leaves."""
+        from pipelines import runner
+
+        runner.leave()
+
 
 def scenario_dag(scenario: Scenario[Any], *, max_active_runs: int) -> DAG:
     """The DAG of one scenario.

@@ -29,6 +29,8 @@ _T = TypeVar("_T")
 
 #: Seconds that a look at the switches serves.
 _SWITCHES_KEEP = 1.0
+#: Seconds that a look at newer versions serves.
+_VERSIONS_KEEP = 1.0
 
 
 class Outcome(StrEnum):
@@ -92,29 +94,36 @@ class _Way:
     write: Write
     asking: asyncio.Semaphore
     writing: asyncio.Semaphore
+    group: asyncio.TaskGroup
 
 
 class Batch:
-    """The rows that one `claim` gave, and their leases.
+    """The rows that a run has claimed, and their leases; one that stays adds to them.
 
     Args:
         ledger: where they are from.
-        items: the rows.
+        items: the rows that it begins with.
         lease: seconds of a lease; renewed at every third of it while the batch is worked on.
         breakers: the run's, of what the rows need.
     """
 
     def __init__(self, ledger: Ledger, items: Sequence[WorkItem], *, lease: float, breakers: Breakers) -> None:
         self._ledger = ledger
-        self._items = items
+        self._items = tuple(items)
         self._lease = lease
         self._breakers = breakers
-        self._open = {item.id: item for item in items}
+        self._open: dict[int, WorkItem] = {}  # whose leases are still held
+        self._unfinished: dict[int, WorkItem] = {}
         self._outcomes: Counter[Outcome] = Counter()
         self._errors: Counter[ErrorClass] = Counter()
         self._switched_off: frozenset[tuple[str, str]] = frozenset()
         self._switches_read_at = float("-inf")
         self._switches = asyncio.Lock()
+        self._overtaken: frozenset[int] = frozenset()
+        self._looked_at: dict[int, float] = {}
+        self._versions = asyncio.Lock()
+        self._way: _Way | None = None
+        self.changed = asyncio.Event()  # a row has left; for whoever waits for that, and clears it
 
     def leave(self, item: WorkItem) -> Leave:
         """What the row asks right before it writes elsewhere."""
@@ -141,8 +150,47 @@ class Batch:
                 self._switches_read_at = time.monotonic()
         return bool({("everything", ""), (kind, name)} & self._switched_off)
 
+    @property
+    def unfinished(self) -> int:
+        """Rows that are still to be done."""
+        return len(self._unfinished)
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether one of them has failed before: it may be what takes a worker down, and gets no further company."""
+        return any(item.tries for item in self._unfinished.values())
+
+    @property
+    def all_failed(self) -> bool:
+        """See `Summary.failed_all`, so far."""
+        return Summary("", self._outcomes).failed_all
+
+    def add(self, items: Sequence[WorkItem]) -> None:
+        """Take up further rows while `work` goes on; their patients are none of those that have rows here."""
+        way = self._going
+        patients: dict[str, list[WorkItem]] = {}
+        for item in items:
+            patients.setdefault(item.event.patient_key, []).append(item)
+            self._open[item.id] = item
+            self._unfinished[item.id] = item
+        # who has failed comes last: should something be down, it must not be the one that tries for all
+        for of_one in sorted(patients.values(), key=lambda items: items[0].tries > 0):
+            way.group.create_task(self._in_order(of_one))
+
+    @property
+    def _going(self) -> _Way:
+        if self._way is None:
+            raise RuntimeError("rows are taken up while `work` goes on")
+        return self._way
+
     async def work(
-        self, infer: Infer, write: Write, *, asking: int, writing: int
+        self,
+        infer: Infer,
+        write: Write,
+        *,
+        asking: int,
+        writing: int,
+        stay: Callable[[], Awaitable[None]] | None = None,
     ) -> tuple[Mapping[Outcome, int], Mapping[ErrorClass, int]]:
         """Take every row all the way; returns the counts of outcomes and of error classes.
 
@@ -152,20 +200,18 @@ class Batch:
             infer, write: work on one row; each raises `StepFailed`, `Waits`, `LeaseLost` or `Overtaken`.
             asking: patients inferred for at the same time.
             writing: patients written for at the same time.
+            stay: adds further rows, and returns when there will be no more.
 
         Raises:
             LedgerError: the ledger does not answer; rows that are not finished stay leased and are taken again.
         """
-        patients: dict[str, list[WorkItem]] = {}
-        for item in self._items:
-            patients.setdefault(item.event.patient_key, []).append(item)
-        way = _Way(infer, write, asyncio.Semaphore(asking), asyncio.Semaphore(writing))
         renewing = asyncio.create_task(self._keep_leases())
         try:
             async with asyncio.TaskGroup() as group:
-                # who has failed comes last: should something be down, it must not be the one that tries for all
-                for items in sorted(patients.values(), key=lambda items: items[0].tries > 0):
-                    group.create_task(self._in_order(items, way))
+                self._way = _Way(infer, write, asyncio.Semaphore(asking), asyncio.Semaphore(writing), group)
+                self.add(self._items)
+                if stay is not None:
+                    await stay()
             await self._breakers.tell()
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
@@ -173,7 +219,7 @@ class Batch:
             renewing.cancel()
         return dict(self._outcomes), dict(self._errors)
 
-    async def _in_order(self, items: Sequence[WorkItem], way: _Way) -> None:
+    async def _in_order(self, items: Sequence[WorkItem]) -> None:
         """One patient's rows; none overtakes one that has to wait, but the rules of each run."""
         blocked = False
         for item in items:
@@ -181,19 +227,23 @@ class Batch:
             nothing_to_do = rules_only and (item.rules_ran or item.state is State.INFERRED)
             try:
                 works_on(item)
-                outcome = await (self._held_back(item) if nothing_to_do else self._one(item, rules_only, way))
+                outcome = await (self._held_back(item) if nothing_to_do else self._one(item, rules_only))
             except LeaseLost:
                 outcome = Outcome.LEASE_LOST
             blocked = blocked or outcome not in _OUT_OF_THE_WAY
             self._open.pop(item.id, None)
+            self._unfinished.pop(item.id, None)
             self._breakers.left(item)
             self._outcomes[outcome] += 1
+            self.changed.set()
 
     async def _held_back(self, item: WorkItem) -> Outcome:
         await called(self._ledger.give_back, item)
         return Outcome.HELD_BACK
 
-    async def _one(self, item: WorkItem, rules_only: bool, way: _Way) -> Outcome:
+    async def _one(self, item: WorkItem, rules_only: bool) -> Outcome:
+        way = self._going
+
         async def infer(item: WorkItem) -> WorkItem:
             await self._may_begin(item)
             inferred = await way.infer(item)
@@ -246,6 +296,16 @@ class Batch:
             return done
         return await self._failed(item, trouble)
 
+    async def _is_overtaken(self, item: WorkItem) -> bool:
+        """Whether a newer version of its resource has come, as of a second ago at most; `confirm` asks for certain."""
+        async with self._versions:
+            now = time.monotonic()
+            if item.id not in self._looked_at or now - self._looked_at[item.id] >= _VERSIONS_KEEP:
+                asked = list(self._unfinished.values())
+                self._overtaken = frozenset(await called(self._ledger.superseded, asked))
+                self._looked_at = {one.id: now for one in asked}
+        return item.id in self._overtaken
+
     async def _may_begin(self, item: WorkItem) -> None:
         """Whether work on a row makes sense now.
 
@@ -254,7 +314,7 @@ class Batch:
             Waits: what it needs from its first moment on is down.
         """
         source = item.event.source
-        if await called(self._ledger.superseded, [item]):
+        if await self._is_overtaken(item):
             raise Overtaken(f"work {item.id} is of a version that was overtaken")
         await self._breakers.passes(KAFKA, item)
         await self._breakers.passes(reading_of(source), item)
@@ -270,7 +330,7 @@ class Batch:
         return Outcome.FAILED
 
     async def _keep_leases(self) -> None:
-        while self._open:
+        while True:
             await asyncio.sleep(self._lease / 3)
             with suppress(LedgerError):  # a row's own next call meets the same trouble, and says so
                 asked = list(self._open.values())

@@ -147,11 +147,22 @@ class Runner(_Section):
         concurrency: rows of different patients worked on at the same time.
         lease: seconds after which rows of a silent worker may be taken over; renewed while it works.
         max_prompt_chars: facts beyond it are cut, oldest first, and the draft says so.
+        stay: seconds that a run stays after its last row, to take further ones of its scenario at once; 0 for never.
+        stay_rows, stay_life: rows that such a run takes, and seconds that it lives, at most: then another one begins.
+        stay_runs: runs that stay at the same time, over all scenarios; in-visit goes before pre-visit, and that before
+            post-visit.
+        slots: tasks that Airflow runs at the same time for careloom (`core.parallelism`, or the pool's slots): while
+            all are taken and a run waits for one, a run that stays makes room.
     """
 
     concurrency: Annotated[int, Field(ge=1)] = 16
     lease: Seconds = 60.0
     max_prompt_chars: Annotated[int, Field(ge=500)] = 3000
+    stay: Annotated[float, Field(ge=0)] = 30.0
+    stay_rows: Annotated[int, Field(ge=1)] = 2000
+    stay_life: Seconds = 300.0
+    stay_runs: Annotated[int, Field(ge=0)] = 2
+    slots: Annotated[int, Field(ge=1)] = 4
 
 
 class Plugins(_Section):

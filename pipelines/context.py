@@ -106,7 +106,7 @@ def parse(event: EventRow, payload: bytes) -> dict[str, Any]:
 
 
 class Context:
-    """Reads what cases need from one server. One instance serves one batch: it remembers patients.
+    """Reads what cases need from one server. It remembers patients until it is told to forget them.
 
     Args:
         records: the source's server.
@@ -118,6 +118,10 @@ class Context:
         self._locale: Locale = locale
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._patients: dict[str, Resource | None] = {}
+
+    def forget(self) -> None:
+        """Keep nothing of the patients that were read so far."""
+        self._patients.clear()
 
     async def fill(self, scenario: Scenario[Any], event: EventRow, trigger: Resource) -> Filled:
         """The case of one event.

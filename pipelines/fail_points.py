@@ -28,6 +28,8 @@ NAMES = frozenset(
         "dispatcher.posted",  # Airflow has the run, and the ledger does not know
         "dispatcher.noted",  # the ledger knows
         "runner.claimed",  # rows are leased, and nothing is done to them
+        "runner.taking",  # a run that stays is about to take further rows
+        "runner.took",  # it has taken them: they are leased, and nothing is done to them
         "runner.asked",  # the model has answered, and the ledger has no drafts
         "runner.inferred",  # drafts lie in the outbox
         "runner.flagged",  # red flags are at the FHIR server, and the ledger does not know

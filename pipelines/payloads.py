@@ -45,6 +45,10 @@ class PayloadSource(Protocol):
         """
         ...
 
+    def forget(self) -> None:
+        """What was expected and not asked for will not be; while nobody asks."""
+        ...
+
     def close(self) -> None:
         """Give back the connection."""
         ...
@@ -98,6 +102,12 @@ class KafkaPayloads:
             raise PayloadGone(f"{place}: {gone}; have the source send the resource again")
         return found.value
 
+    def forget(self) -> None:
+        """See `PayloadSource.forget`."""
+        self._wanted.clear()
+        self._kept.clear()
+        self._bytes_kept = 0
+
     def close(self) -> None:
         """See `PayloadSource.close`."""
         if self._consumer is not None:
@@ -125,6 +135,7 @@ class KafkaPayloads:
         from kafka import TopicPartition
 
         partition = TopicPartition(wanted[0].topic, wanted[0].partition)
+        consumer.assign([])  # else a partition that was read before keeps the end that it had then
         consumer.assign([partition])
         at = -1
         for position in wanted:

@@ -7,8 +7,8 @@ functions, as each task is a process of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from pipelines.batch import Batch, Summary, Write, called
@@ -23,15 +23,21 @@ if TYPE_CHECKING:
     from pipelines.models.fleet import Fleet
     from pipelines.payloads import PayloadSource
     from pipelines.sources import Sources
+    from pipelines.staying import Stay
     from plugins.hookspecs import Settings
     from plugins.manager import Loaded
+
+
+#: How the run that stays in this process is told to leave; a process has one.
+_ends: list[Callable[[], object]] = []
 
 
 def carry(run_id: str, config: Config | None = None) -> Summary:
     """From events to drafts in the outbox and on to the FHIR server, for the rows of a run.
 
     Red flags are written at once, before the model is asked. Rows whose drafts an earlier run has computed are only
-    written. What cannot go on now waits in the ledger for another run.
+    written. What cannot go on now waits in the ledger for another run. When its rows are done the run stays for a while
+    and takes further ones (`pipelines.staying`).
 
     Raises:
         ConfigError: the configuration is wrong.
@@ -61,8 +67,61 @@ async def carry_rows(
     infer = Inferring(config, ledger, batch, loaded, payloads, sources, fleet)
     usual = config.runner.concurrency
     asking = max((fleet.concurrency(item.scenario, usual) for item in items), default=usual)
-    outcomes, errors = await batch.work(infer, _writing(ledger, batch, sources), asking=asking, writing=usual)
+    write = _writing(ledger, batch, sources)
+    stay = _stay(config, ledger, batch, items, loaded=loaded, payloads=payloads, sources=sources, asking=asking)
+    with _leaving(stay):
+        outcomes, errors = await batch.work(infer, write, asking=asking, writing=usual, stay=stay)
     return Summary(run_id, outcomes, errors)
+
+
+def leave() -> None:
+    """Let the run that stays in this process take no more; it ends when its rows are done. For a signal's handler."""
+    if _ends:
+        _ends[-1]()
+
+
+def _stay(
+    config: Config,
+    ledger: Ledger,
+    batch: Batch,
+    items: Sequence[WorkItem],
+    *,
+    loaded: Loaded,
+    payloads: PayloadSource,
+    sources: Sources,
+    asking: int,
+) -> Stay | None:
+    """What takes further rows; None where the run does not stay."""
+    scenario = loaded.scenarios.get(items[0].scenario) if items else None
+    if scenario is None or not config.runner.stay:
+        return None
+    from pipelines.ledger.states import State
+    from pipelines.staying import Stay
+
+    def taken(more: Sequence[WorkItem]) -> None:
+        payloads.expect(item.event for item in more if item.state is not State.INFERRED)
+
+    def rested() -> None:
+        payloads.forget()
+        sources.forget()
+
+    return Stay(
+        config, ledger, batch, items[0].run_id, scenario.id, scenario.stage, asking=asking, taken=taken, rested=rested
+    )
+
+
+@contextmanager
+def _leaving(stay: Stay | None) -> Iterator[None]:
+    """While inside, `leave` ends the stay."""
+    if stay is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    _ends.append(lambda: loop.call_soon_threadsafe(stay.end))
+    try:
+        yield
+    finally:
+        _ends.pop()
 
 
 def _writing(ledger: Ledger, batch: Batch, sources: Sources) -> Write:

@@ -66,6 +66,11 @@ class Sources:
             self._connected[name] = Connected(client, Context(client, locale=self._config.locale))
         return self._connected[name]
 
+    def forget(self) -> None:
+        """Keep nothing of the patients that were read so far; the connections stay."""
+        for connected in self._connected.values():
+            connected.context.forget()
+
     async def aclose(self) -> None:
         """Close all connections."""
         for connected in self._connected.values():

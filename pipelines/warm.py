@@ -28,6 +28,7 @@ MODULES = (
     "pipelines.payloads",
     "pipelines.runner",
     "pipelines.sources",
+    "pipelines.staying",
     "pipelines.write_back",
     "psycopg",
     "sqlalchemy.dialects.postgresql.psycopg",

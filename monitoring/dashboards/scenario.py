@@ -116,6 +116,16 @@ BOARD = Board(
                     airflow=True,
                 ),
                 Panel(
+                    "Runs that stay",
+                    "Runs that wait for further work, and the work a second that such runs took (told at their end).",
+                    "short",
+                    {
+                        "{{scenario}} stay": f"careloom_dispatcher_staying_runs{{{SCENARIO}}}",
+                        "{{scenario}} taken": rate("careloom_dispatcher_rows_taken_total", SCENARIO, "scenario"),
+                    },
+                    airflow=True,
+                ),
+                Panel(
                     "Work in one run",
                     "Pieces of work given to one Airflow run, mean.",
                     "short",

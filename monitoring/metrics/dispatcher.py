@@ -52,6 +52,18 @@ AIRFLOW_ERRORS = counter(
 OPEN_RUNS = gauge(
     "dispatcher", "careloom_dispatcher_open_runs", "Airflow runs with unfinished work, by the ledger.", "scenario"
 )
+STAYING_RUNS = gauge(
+    "dispatcher",
+    "careloom_dispatcher_staying_runs",
+    "Airflow runs that stay after their own rows and take further ones at once.",
+    "scenario",
+)
+ROWS_TAKEN = counter(
+    "dispatcher",
+    "careloom_dispatcher_rows_taken_total",
+    "Pieces of work that runs took while they stayed, counted when the run is closed.",
+    "scenario",
+)
 SCENARIO_PAUSED = gauge(
     "dispatcher",
     "careloom_dispatcher_scenario_paused",

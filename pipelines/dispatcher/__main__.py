@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from contextlib import suppress
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
 from pipelines.airflow_api import AirflowApi
@@ -88,6 +91,8 @@ def dispatch(config: Config, stop: threading.Event) -> bool:
             ),
         )
     finally:
+        with suppress(SQLAlchemyError):  # what stays ends by itself; while nobody watches Airflow nobody takes rows
+            ledger.withdraw()
         airflow.close()
         ledger_engine.dispose()
 

@@ -122,18 +122,27 @@ class Batches:
         self._watched.served()
         self._show(backlog, dags)
         able = [b for b in backlog if self._able(b.scenario, dags)]
+        self._withdraw(backlog, able)
         self._pressure.measured(sum(b.waiting for b in able))
         taken = {b.scenario: self._take(b) for b in able}
         more = any(b.ready > taken[b.scenario] and self._open_with(b, taken) < self._config.max_open_runs for b in able)
         self._full_until = 0.0 if more else time.monotonic() + _FULL
         if more and any(taken.values()):
             return 0.0
-        return min(_IDLE, self._config.linger) if any(b.ready or b.open_runs for b in able) else _IDLE
+        return min(_IDLE, self._config.linger) if any(b.ready or b.open_runs > b.staying for b in able) else _IDLE
+
+    def _withdraw(self, backlog: Iterable[Backlog], able: Iterable[Backlog]) -> None:
+        """Have the runs take no more that stay for a scenario which may not go on: paused, held, gone, without room."""
+        may = {b.scenario for b in able if not b.staying or self._has_room(b)}
+        stays = {b.scenario for b in backlog if b.staying} - may
+        if stays and self._ledger.withdraw(stays):
+            log.info("runs that stay take no more: %s", ", ".join(sorted(stays)))
 
     def _close_finished(self) -> bool:
         finished = self._ledger.close_finished_runs()
         for run in finished:
             self._holds.succeeded(run.scenario)
+            metrics.ROWS_TAKEN.labels(run.scenario).inc(run.taken)
         return bool(finished)
 
     @staticmethod
@@ -153,12 +162,16 @@ class Batches:
         return run.size
 
     def _due(self, backlog: Backlog) -> bool:
-        """At once while nothing of the scenario runs; else rows wait for company, and for one of the runs to end."""
+        """At once while nothing of the scenario runs; else rows wait for company, and for one of the runs to end.
+
+        A run that stays takes rows itself: they wait for it as long as they would for company, and no longer.
+        """
         if not backlog.ready or backlog.open_runs >= self._config.max_open_runs or not self._has_room(backlog):
             return False
         if not backlog.open_runs:
             return True
-        return backlog.ready >= self._config.batch_size or backlog.oldest >= self._config.linger
+        full = backlog.ready >= self._config.batch_size and not backlog.staying
+        return full or backlog.oldest >= self._config.linger
 
     def _has_room(self, backlog: Backlog) -> bool:
         """Whether the scenario's model can take more of it; what it cannot take waits in the ledger."""
@@ -213,9 +226,11 @@ class Batches:
     def _show(self, backlog: Iterable[Backlog], dags: Mapping[str, bool]) -> None:
         """Gauges of every scenario that is installed or has rows; what has neither any longer goes to 0."""
         found = {b.scenario: b.open_runs for b in backlog}
+        staying = {b.scenario: b.staying for b in backlog}
         self._gauged |= found.keys() | self._installed
         for scenario in self._gauged:
             waits_in_vain = scenario in found and (scenario not in self._installed or scenario not in dags)
             metrics.OPEN_RUNS.labels(scenario).set(found.get(scenario, 0))
+            metrics.STAYING_RUNS.labels(scenario).set(staying.get(scenario, 0))
             metrics.SCENARIO_PAUSED.labels(scenario).set(dags.get(scenario, False))
             metrics.SCENARIO_NOT_INSTALLED.labels(scenario).set(waits_in_vain)

@@ -74,10 +74,15 @@ class Reaper:
         """
         for finished in self._ledger.close_finished_runs():
             self._holds.succeeded(finished.scenario)
-        given_back = sum(self._look_at(run) for run in self._ledger.open_runs() if run.posted and run.age > self._grace)
+            metrics.ROWS_TAKEN.labels(finished.scenario).inc(finished.taken)
+        given_back = sum(self._look_at(run) for run in self._ledger.open_runs() if self._is_in_question(run))
         if given_back:
             self._wake()
         return given_back
+
+    def _is_in_question(self, run: Run) -> bool:
+        """Whether Airflow is asked how it is: not while its own process says that it is there."""
+        return run.posted and not run.staying and run.age > self._grace
 
     def _look_at(self, run: Run) -> int:
         state = self._airflow.run_state(run.scenario, run.run_id) or _GONE

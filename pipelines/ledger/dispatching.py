@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, text, update
+from sqlalchemy import text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from pipelines.errors import ErrorClass
 from pipelines.ledger import queries
 from pipelines.ledger.intake import record
 from pipelines.ledger.rows import Backlog, Incoming, Recorded, Run, Standing
-from pipelines.ledger.states import State, sources_of
 from pipelines.ledger.tables import runs
+from pipelines.ledger.taking import ready
 from pipelines.ledger.verbs import Verbs
 
 
@@ -86,36 +85,21 @@ class Dispatching(Verbs):
             traces: whether the contexts of all its events are wanted; of a single one it is given in any case.
         """
         with self._engine.begin() as connection:
-            connection.execute(queries.LOCK_SCENARIO, {"scenario": scenario})
-            if connection.execute(queries.SWITCHED_OFF, {"scenario": scenario}).first():
-                return None
-            taken, rules_only = self._ready(connection, scenario, size)
-            if not taken:
+            found = ready(connection, scenario, size)
+            if not found.ids:
                 return None
             run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}"
             connection.execute(
-                insert(runs).values(run_id=run_id, scenario=scenario, size=len(taken), decided_at=text("now()"))
+                insert(runs).values(run_id=run_id, scenario=scenario, size=len(found.ids), decided_at=text("now()"))
             )
-            values = {"ids": taken, "run_id": run_id, "rules_only": rules_only, "traces": traces or len(taken) == 1}
+            values = {
+                "ids": found.ids,
+                "run_id": run_id,
+                "rules_only": found.rules_only,
+                "traces": traces or len(found.ids) == 1,
+            }
             told = connection.execute(queries.BIND, values).scalars()
-            return Run(run_id, scenario, len(taken), posted=False, traces=tuple(t for t in told if t))
-
-    @staticmethod
-    def _ready(connection: Connection, scenario: str, size: int) -> tuple[list[int], list[int]]:
-        """The rows that the next run takes, and those of them that it takes for their rules alone.
-
-        Superseded ones are made stale and passed over.
-        """
-        while True:
-            ready = connection.execute(queries.READY, {"scenario": scenario, "size": size}).all()
-            together = _together([(row.id, row.losses) for row in ready], size)
-            stale = set(connection.execute(queries.SUPERSEDED, {"ids": together}).scalars())
-            if stale:
-                connection.execute(queries.STALE, {"ids": sorted(stale), "states": list(sources_of(State.STALE))})
-            if len(stale) < len(together) or not together:
-                behind = {row.id for row in ready if row.behind}
-                taken = [id_ for id_ in together if id_ not in stale]
-                return taken, [id_ for id_ in taken if id_ in behind]
+            return Run(run_id, scenario, len(found.ids), posted=False, traces=tuple(t for t in told if t))
 
     def open_runs(self) -> list[Run]:
         """Runs that are not closed, oldest first; those not `posted` may or may not be known to Airflow."""
@@ -128,9 +112,12 @@ class Dispatching(Verbs):
             connection.execute(update(runs).where(runs.c.run_id == run_id).values(posted_at=text("now()")))
 
     def close_finished_runs(self) -> list[Run]:
-        """Close the runs that have no unfinished row left, and return them."""
+        """Close the runs that have no unfinished row left and do not stay, and return them."""
         with self._engine.begin() as connection:
-            return [Run(**row._mapping) for row in connection.execute(queries.CLOSE_FINISHED)]
+            ids = list(connection.execute(queries.FINISHED).scalars())
+            if not ids:
+                return []
+            return [Run(**row._mapping) for row in connection.execute(queries.CLOSE_FINISHED, {"ids": ids})]
 
     def release_run(self, run_id: str, outcome: str) -> int:
         """A run ended without finishing its rows: give them back, and close it. Returns the number given back.
@@ -146,18 +133,10 @@ class Dispatching(Verbs):
                 "error_class": ErrorClass.WORKER_LOST.value,
                 "wait": self._pace.wait(1),
             }
+            connection.execute(queries.LOCK_RUN, values)
             begun = list(connection.execute(queries.RELEASE, values).scalars())
             scenario = connection.execute(queries.CLOSE_RUN, values).scalar()
             if any(begun):
                 lost = {"error_class": ErrorClass.WORKER_LOST.value, "count": sum(begun)}
                 connection.execute(queries.COUNT_FAILURE, {"scenario": scenario, **lost})
             return len(begun)
-
-
-def _together(ready: Sequence[tuple[int, int]], size: int) -> list[int]:
-    """The first rows (id, workers lost on it) that may share a run: of one number of losses; none is skipped."""
-    if not ready:
-        return []
-    losses = ready[0][1]
-    company = itertools.takewhile(lambda row: row[1] == losses, ready[: max(1, size >> (2 * losses))])
-    return [id_ for id_, _ in company]

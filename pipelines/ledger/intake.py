@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from pipelines.errors import ReadBeforeRewind
-from pipelines.ledger import queries
+from pipelines.ledger import queries, staying_queries
 from pipelines.ledger.rows import EventRow, Incoming, Match, Position, Recorded
 from pipelines.ledger.states import State
 from pipelines.ledger.tables import events, poison, progress, work
@@ -197,6 +197,8 @@ def _insert_work(connection: Connection, items: list[Incoming], matched_at: date
     ]
     if values:
         connection.execute(insert(work).values(not_before=func.now()), values)
+        told = sorted({match.scenario for item in items for match in item.matches})
+        connection.execute(staying_queries.NOTIFY, {"scenarios": told})  # heard when the transaction is there
     return len(values)
 
 

@@ -77,9 +77,13 @@ BACKLOG = text(
         SELECT scenario, count(*) FILTER (WHERE ready) AS ready, count(*) AS waiting,
             coalesce(extract(epoch FROM now() - min(matched_at) FILTER (WHERE ready)), 0)::float AS oldest
         FROM judged WHERE waits GROUP BY scenario
-    ), open_runs AS (SELECT scenario, count(*) AS n FROM runs WHERE closed_at IS NULL GROUP BY scenario)
+    ), open_runs AS (
+        SELECT scenario, count(*) AS n,
+            count(*) FILTER (WHERE NOT withdrawn AND stays_until > clock_timestamp()) AS staying
+        FROM runs WHERE closed_at IS NULL GROUP BY scenario
+    )
     SELECT scenario, coalesce(ready, 0) AS ready, coalesce(oldest, 0) AS oldest, coalesce(waiting, 0) AS waiting,
-        coalesce(n, 0) AS open_runs
+        coalesce(n, 0) AS open_runs, coalesce(staying, 0) AS staying
     FROM counted FULL JOIN open_runs USING (scenario) ORDER BY scenario
     """
 )
@@ -156,30 +160,46 @@ STALE = text(
 )
 
 # Drafts that are computed keep their state: a run that takes them only has to write them.
-BIND = text(
-    "UPDATE work SET run_id = :run_id, state = CASE state WHEN 'inferred' THEN state ELSE 'dispatched' END,"
+_BOUND = (
+    "run_id = :run_id,"
     " tried_in = (tried_in || CAST(:run_id AS text))[greatest(cardinality(tried_in) - 6, 1):],"  # the last 8 of them
     " rules_only = id = ANY(CAST(:rules_only AS bigint[])),"
-    " dispatched_at = coalesce(dispatched_at, clock_timestamp()) WHERE id = ANY(CAST(:ids AS bigint[]))"
+    " dispatched_at = coalesce(dispatched_at, clock_timestamp())"
+)
+
+BIND = text(
+    f"UPDATE work SET {_BOUND}, state = CASE state WHEN 'inferred' THEN state ELSE 'dispatched' END"
+    " WHERE id = ANY(CAST(:ids AS bigint[]))"
     " RETURNING CASE WHEN :traces THEN"
     " (SELECT traceparent FROM events WHERE events.event_id = work.event_id) END AS traceparent"
 )
 
 OPEN_RUNS = text(
     "SELECT run_id, scenario, size, posted_at IS NOT NULL AS posted,"
-    " extract(epoch FROM now() - coalesce(posted_at, decided_at))::float AS age"
+    " extract(epoch FROM now() - coalesce(posted_at, decided_at))::float AS age, taken,"
+    " coalesce(stays_until > clock_timestamp(), false) AS staying"
     " FROM runs WHERE closed_at IS NULL ORDER BY decided_at, run_id"
 )
 
-CLOSE_FINISHED = text(
-    """
-    UPDATE runs SET closed_at = now(), outcome = 'finished'
-    WHERE closed_at IS NULL AND NOT EXISTS (
+_FINISHED = """
+    closed_at IS NULL AND (stays_until IS NULL OR stays_until <= clock_timestamp()) AND NOT EXISTS (
         SELECT 1 FROM work w WHERE w.run_id = runs.run_id AND w.state IN ('dispatched', 'running', 'inferred'))
+"""
+
+# Two statements: who takes rows into a run that stays has its row locked, and only a statement that begins when the
+# lock is had sees those rows.
+FINISHED = text(f"SELECT run_id FROM runs WHERE {_FINISHED} FOR UPDATE SKIP LOCKED")
+
+CLOSE_FINISHED = text(
+    f"""
+    UPDATE runs SET closed_at = now(), outcome = 'finished'
+    WHERE run_id = ANY(CAST(:ids AS text[])) AND {_FINISHED}
     RETURNING run_id, scenario, size, posted_at IS NOT NULL AS posted,
-        extract(epoch FROM now() - coalesce(posted_at, decided_at))::float AS age
+        extract(epoch FROM now() - coalesce(posted_at, decided_at))::float AS age, taken
     """
 )
+
+LOCK_RUN = text("SELECT 1 FROM runs WHERE run_id = :run_id FOR UPDATE")
 
 # What the lost worker had begun: rows it was inferring, and rows it had claimed to write.
 RELEASE = text(
@@ -220,13 +240,28 @@ _CLAIMED = """
 """
 
 # Drafts that are computed keep their state, and the time at which the try began that computed them.
+_BEGIN = """
+    state = CASE state WHEN 'inferred' THEN state ELSE 'running' END,
+    lease = :lease, lease_until = now() + make_interval(secs => :seconds),
+    started_at = CASE state WHEN 'inferred' THEN started_at ELSE clock_timestamp() END
+"""
+
 CLAIM = text(
-    """
-    UPDATE work SET state = CASE state WHEN 'inferred' THEN state ELSE 'running' END,
-        lease = :lease, lease_until = now() + make_interval(secs => :seconds),
-        started_at = CASE state WHEN 'inferred' THEN started_at ELSE clock_timestamp() END
-    FROM events e
+    f"""
+    WITH begun AS (
+        UPDATE runs SET started_at = coalesce(started_at, clock_timestamp()) WHERE run_id = :run_id
+    )
+    UPDATE work SET {_BEGIN} FROM events e
     WHERE e.event_id = work.event_id AND work.run_id = :run_id AND work.state IN ('dispatched', 'running', 'inferred')
+    """
+    + _CLAIMED
+)
+
+# A run that stays binds rows and claims them at once.
+TAKE = text(
+    f"""
+    UPDATE work SET {_BOUND}, {_BEGIN} FROM events e
+    WHERE e.event_id = work.event_id AND work.id = ANY(CAST(:ids AS bigint[]))
     """
     + _CLAIMED
 )

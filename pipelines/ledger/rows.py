@@ -155,6 +155,8 @@ class Run:
         size: rows bound to it.
         posted: whether Airflow is known to have it.
         age: seconds since Airflow had it, or since it was decided on while that is not known.
+        taken: rows that it has taken while it stayed.
+        staying: whether its process has said a moment ago that it stays.
         traces: the traceparents of its events, as far as they were asked for.
     """
 
@@ -164,6 +166,8 @@ class Run:
     posted: bool
     age: float = 0.0
     traces: tuple[str, ...] = ()
+    taken: int = 0
+    staying: bool = False
 
     @property
     def trace(self) -> TraceContext:
@@ -263,6 +267,7 @@ class Backlog:
         oldest: age in seconds of the oldest of them; 0 where there is none.
         waiting: all rows that wait, also those behind another of the same patient, or in a backoff.
         open_runs: runs decided on and not closed.
+        staying: those of them that stay, and take rows themselves.
     """
 
     scenario: str
@@ -270,6 +275,7 @@ class Backlog:
     oldest: float
     waiting: int
     open_runs: int
+    staying: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,3 +302,24 @@ class Account:
         """Records and pieces of work that are nowhere; anything but 0 is a fault."""
         records = self.read - self.events - self.duplicates - self.poison - self.missing
         return abs(records) + abs(self.matches - sum(self.work.values()))
+
+
+def work_item(row: Any) -> WorkItem:
+    """From a row that the claiming statements give."""
+    return WorkItem(
+        id=row.id,
+        event=EventRow.of(row),
+        scenario=row.scenario,
+        scenario_version=row.scenario_version,
+        state=State(row.state),
+        attempts=row.attempts,
+        lease=row.lease,
+        rules_written=row.rules_written_at is not None,
+        drafts=row.drafts,
+        replay=row.replay,
+        run_id=row.run_id,
+        tries=row.tries,
+        rules_ran=row.rules_at is not None,
+        rules_only=row.rules_only,
+        tallied=row.tallied,
+    )

@@ -8,9 +8,10 @@ from pipelines.ledger.deciding import Deciding
 from pipelines.ledger.dispatching import Dispatching
 from pipelines.ledger.receiving import Receiving
 from pipelines.ledger.replaying import Replaying
+from pipelines.ledger.staying import Staying
 from pipelines.ledger.tallying import Tallying
 from pipelines.ledger.working import Working
 
 
-class Ledger(Dispatching, Working, Tallying, Receiving, Deciding, Breaking, DeadLetters, Replaying):
+class Ledger(Dispatching, Working, Staying, Tallying, Receiving, Deciding, Breaking, DeadLetters, Replaying):
     """One ledger; cheap to make, safe to share between threads."""

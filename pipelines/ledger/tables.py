@@ -162,6 +162,14 @@ runs = Table(
     Column("closed_at", _TIME),
     Column("outcome", Text),
     Column("held", JSONB),  # what kept the scenario waiting before it: `pipelines.dispatcher.holdups`
+    # its first task has claimed rows; the process that stays for it, until when unless it says so again, before whom it
+    # goes, how many rows it has taken since, and whether the dispatcher has told it to take no more
+    Column("started_at", _TIME),
+    Column("stayer", Text),
+    Column("stays_until", _TIME),
+    Column("rank", SmallInteger, nullable=False, server_default=text("0")),
+    Column("taken", Integer, nullable=False, server_default=text("0")),
+    Column("withdrawn", Boolean, nullable=False, server_default=text("false")),
     Index("runs_open", "scenario", postgresql_where=text("closed_at IS NULL")),
 )
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, literal, text, update
+from sqlalchemy import ColumnElement, Connection, func, literal, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from pipelines.errors import IllegalMove, LeaseLost, StepFailed, Waits
@@ -16,7 +16,7 @@ from pipelines.failure_policy import POLICIES, Feeds, Policy
 from pipelines.ledger import queries
 from pipelines.ledger.breaking import Breaker, BreakerState, Breaking
 from pipelines.ledger.on_wire import OnWire, without
-from pipelines.ledger.rows import EventRow, Inference, WorkItem, Written
+from pipelines.ledger.rows import Inference, WorkItem, Written, work_item
 from pipelines.ledger.states import State, sources_of
 from pipelines.ledger.tables import work
 from pipelines.ledger.tallying import alone, with_earlier
@@ -30,7 +30,7 @@ class Working(Breaking, OnWire):
         values = {"run_id": run_id, "lease": uuid.uuid4().hex, "seconds": lease_seconds}
         with self._at_once.connect() as connection:
             rows = connection.execute(queries.CLAIM, values)
-            return sorted((_work_item(row) for row in rows), key=lambda item: item.id)
+            return sorted((work_item(row) for row in rows), key=lambda item: item.id)
 
     def renew(self, items: Iterable[WorkItem], lease_seconds: float) -> set[int]:
         """Keep the leases of rows that are still being worked on; returns the ids of those that are still held."""
@@ -261,23 +261,3 @@ def _written_values(written: Written) -> dict[str, Any]:
         "created": work.c.created + written.created,
         "recognised": work.c.recognised + written.recognised,
     }
-
-
-def _work_item(row: Row[Any]) -> WorkItem:
-    return WorkItem(
-        id=row.id,
-        event=EventRow.of(row),
-        scenario=row.scenario,
-        scenario_version=row.scenario_version,
-        state=State(row.state),
-        attempts=row.attempts,
-        lease=row.lease,
-        rules_written=row.rules_written_at is not None,
-        drafts=row.drafts,
-        replay=row.replay,
-        run_id=row.run_id,
-        tries=row.tries,
-        rules_ran=row.rules_at is not None,
-        rules_only=row.rules_only,
-        tallied=row.tallied,
-    )

@@ -23,6 +23,7 @@ import psycopg
 from pipelines.airflow_api import AirflowApi
 from pipelines.config import load
 from pipelines.errors import AirflowError
+from pipelines.ledger import Ledger, engine
 from pipelines.stack import ports, record
 from pipelines.stack.environment import Stack
 from pipelines.stack.part import PROJECT
@@ -245,6 +246,24 @@ class House:
             if [row.state for row in rows] != ["written"] * 4:
                 raise RuntimeError(f"the first events do not come through: {Counter(row.state for row in rows)}")
         self._say("warm")
+
+    def let_no_run_stay(self) -> None:
+        """Have the runs that stay leave, and wait until none is open: the next event finds nothing that runs.
+
+        Raises:
+            RuntimeError: a run stays open.
+        """
+        made = engine(self.config.ledger.url.get_secret_value())
+        try:
+            ledger = Ledger(made)
+            ledger.withdraw()
+            end = time.monotonic() + 30
+            while ledger.open_runs():
+                if time.monotonic() > end:
+                    raise RuntimeError("a run is open for 30 s although nothing is to be done")
+                time.sleep(0.1)
+        finally:
+            made.dispose()
 
     def record(self) -> dict[str, Any]:
         """What the fake hospital says was written."""

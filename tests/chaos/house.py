@@ -42,7 +42,8 @@ _SETTINGS: dict[str, dict[str, Any]] = {
         "backoff_cap": 0.5,
         "max_attempts": 12,
     },
-    "runner": {"lease": 6.0, "concurrency": 8},
+    # runs stay for a moment only: a fault that is planned for a new task must find one
+    "runner": {"lease": 6.0, "concurrency": 8, "stay": 0.3, "stay_life": 1.0},
     "model": {"name": NAME, "version": "1", "timeout": 2.0, "attempts": 2},
 }
 

@@ -126,8 +126,8 @@ def two_dispatchers(house: House, options: Options) -> Iterator[Outcome]:
 
 def paused_workers(house: House, options: Options) -> Iterator[Outcome]:
     """A worker is paused at each spot, thought dead, a newer version comes, and then it goes on."""
-    spots = ("claimed", "asked", "inferred", "sending", "leaving", "sent")
-    for spot in ("asked", "leaving") if options.quick else spots:
+    spots = ("claimed", "took", "asked", "inferred", "sending", "leaving", "sent")
+    for spot in ("took", "leaving") if options.quick else spots:
         name = f"worker paused at runner.{spot} until a newer version is written"
         times, before = 1 if options.quick else 4, house.hospital.fenced_off
         with trial(house, options, name, streaming=False) as told:
@@ -143,6 +143,7 @@ def _pause_once(told: Trial, spot: str) -> None:
     house = told.house
     older, newer = house.cases.versions(2)
     told.cases += [older, newer]
+    until(lambda: not house.airflow.running, "no run stays that would take it without stopping", 60)
     stopped = threading.Event()
     caught: list[Child] = []
 
@@ -154,6 +155,11 @@ def _pause_once(told: Trial, spot: str) -> None:
         stopped.set()
 
     house.plan, house.airflow.chaos.task_stopped = plan, noted
+    if spot == "runner.took":  # a run that stays takes it: it has been made for another
+        first = house.cases.one("in_visit.admission_note")
+        told.cases.append(first)
+        house.sender.send([first])
+        until(lambda: _written(house, first), "the run's first row is written", 60)
     house.sender.send([older])
     assert stopped.wait(30), f"no task came to {spot}"
     house.plan = lambda role: ""

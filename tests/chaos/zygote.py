@@ -31,9 +31,9 @@ from plugins.matching import Matcher
 # what tasks import when they run: a parent that has it already is what makes the forks cheap
 for _module in (
     "aiohttp", "fhir_adapters.fhir_client", "kafka", "pipelines.inference", "pipelines.ledger",
-    "pipelines.models.openai_chat", "pipelines.payloads", "pipelines.sources", "pipelines.write_back", "psycopg",
-    "sqlalchemy.dialects.postgresql.psycopg", "uvicorn.lifespan.on", "uvicorn.loops.auto",
-    "uvicorn.protocols.http.auto",
+    "pipelines.models.openai_chat", "pipelines.payloads", "pipelines.sources", "pipelines.staying",
+    "pipelines.write_back", "psycopg", "sqlalchemy.dialects.postgresql.psycopg", "uvicorn.lifespan.on",
+    "uvicorn.loops.auto", "uvicorn.protocols.http.auto",
 ):  # fmt: skip
     importlib.import_module(_module)
 

@@ -264,6 +264,9 @@ class FakePayloads:
             raise PayloadGone("careloom.events[0]@0: its offset is no longer in the topic")
         return self.bytes[event.event_id]
 
+    def forget(self) -> None:
+        self.expected.append("forgotten")
+
     def close(self) -> None:
         pass
 
@@ -385,9 +388,10 @@ def house(ledger_url: str, ledger_engine: Engine, tmp_path: Path, caplog: pytest
         ledger=LedgerDatabase(url=SecretStr(ledger_url)),
         airflow=Airflow(password=SecretStr("p")),
         model=Model(name="fake-model", kind="fake", version="7", registration_number="备案-1"),
-        runner=Runner(lease=30),
+        runner=Runner(lease=30, stay=0),
     )
-    made = House(config, ledger_engine, Ledger(ledger_engine, max_attempts=3))
+    # no test outlasts a backoff, on however slow a machine: `wake` ends them
+    made = House(config, ledger_engine, Ledger(ledger_engine, max_attempts=3, backoff=30))
     made.fhir.put({"resourceType": "Patient", "id": "p1", "gender": "female"})
     yield made
     assert made.ledger.account().unaccounted == 0

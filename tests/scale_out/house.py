@@ -74,6 +74,9 @@ class House:
             "plugins": {"disabled_scenarios": others},
             "kafka": {"partitions": PARTITIONS},
             "dispatcher": {"batch_size": 10, "max_open_runs": 4},
+            "runner": {
+                "stay_rows": 20
+            },  # else a few runs would take everything, and no worker could be killed in the middle
         }
         redis_port = ports.choose()
         self._stack = Stack(
