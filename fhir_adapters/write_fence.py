@@ -80,6 +80,13 @@ def build_probe(fenced: Fenced, *, overtaken_by: str, recorded: datetime) -> dic
     return _transaction([_entry(fenced, "probe", _provenance(fenced, overtaken_by, recorded), asked)])
 
 
+def is_fence(resource: Mapping[str, Any]) -> bool:
+    """Whether a resource only stands where a draft, or its Provenance, must not come any more."""
+    meta = resource.get("meta")
+    tags = meta.get("tag") if isinstance(meta, dict) else None
+    return isinstance(tags, list) and any(isinstance(tag, dict) and tag.get("system") == FENCE_TAG for tag in tags)
+
+
 def came_first(response: Mapping[str, Any]) -> bool:
     """Whether the fenced transaction had been taken before its fence (or another fence had been), by the answer.
 

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from fhir_adapters.event import ClinicalEvent
-from fhir_adapters.write_fence import FENCE_TAG
+from fhir_adapters.write_fence import is_fence
 
 _LABEL = "AIAST"
 _SYSTEM = "http://terminology.hl7.org/CodeSystem/v3-ObservationValue"
@@ -24,17 +24,17 @@ def is_own_draft(event: ClinicalEvent) -> bool:
     if _LABEL.encode() not in event.body:  # the cheap test: next to no event goes further
         return False
     resource = orjson.loads(event.body)
-    if not any(
-        coding.get("system") == _SYSTEM and coding.get("code") == _LABEL for coding in _in(resource, "security")
-    ):
+    if not _labelled(resource):
         return False
-    if any(coding.get("system") == FENCE_TAG for coding in _in(resource, "tag")):
+    if is_fence(resource):
         return True
     return not (event.resource_type == "Task" and resource.get("status") not in _UNDECIDED)
 
 
-def _in(resource: dict[str, Any], labels: str) -> list[dict[str, Any]]:
-    """The codings of `meta.security` or `meta.tag`."""
+def _labelled(resource: dict[str, Any]) -> bool:
     meta = resource.get("meta")
-    found = meta.get(labels) if isinstance(meta, dict) else None
-    return [coding for coding in found if isinstance(coding, dict)] if isinstance(found, list) else []
+    security = meta.get("security") if isinstance(meta, dict) else None
+    return isinstance(security, list) and any(
+        isinstance(coding, dict) and coding.get("system") == _SYSTEM and coding.get("code") == _LABEL
+        for coding in security
+    )

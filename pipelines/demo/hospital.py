@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from fhir_adapters.write_fence import is_fence
 from pipelines.demo.journeys import Step
 from pipelines.errors import CareloomError
 
@@ -147,9 +148,10 @@ class HospitalServer:
         return self._ask("GET", f"{step.path}/_history/{step.version}").content
 
     def drafts(self, types: Iterable[str]) -> list[dict[str, Any]]:
-        """Every resource of these types that carries the label of an AI's work, and all Provenances and Devices."""
+        """Every resource of these types with the label of an AI's work, and all Provenances and Devices; no fences."""
         labelled = [one for kind in sorted(set(types)) for one in self._search(f"{kind}?_security=AIAST&_count=200")]
-        return [*labelled, *self._search("Provenance?_count=200"), *self._search("Device?_count=200")]
+        found = [*labelled, *self._search("Provenance?_count=200"), *self._search("Device?_count=200")]
+        return [one for one in found if not is_fence(one)]
 
     def _search(self, url: str) -> Iterator[dict[str, Any]]:
         following: str | None = url

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fhir_adapters.drafts import DRAFT_SYSTEM, IDENTITY_TAG
-from fhir_adapters.write_fence import FENCE_TAG
+from fhir_adapters.write_fence import is_fence
 
 _FHIR = "application/fhir+json"
 
@@ -202,11 +202,6 @@ class Hospital:
         if refused.status == 0:
             return CutOff()
         return _outcome(refused.status, refused.retry_after)
-
-
-def is_fence(resource: Mapping[str, Any]) -> bool:
-    """Whether it stands where an older version's draft must not come any more."""
-    return any(tag.get("system") == FENCE_TAG for tag in resource.get("meta", {}).get("tag", []))
 
 
 def _event_of(bundle: Mapping[str, Any]) -> str:

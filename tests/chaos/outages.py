@@ -45,7 +45,7 @@ def each_broker(options: Options, say: Callable[[str], None]) -> Iterator[Outcom
                     node.kill()
                     told.ended()  # the other two go on: from here on it must work
                     time.sleep(options.outage / 2)
-                    node.start(patience=150)
+                    node.start(patience=420)
                     time.sleep(3.0)  # until it is in sync again, or the next kill would leave one alone
         yield told.outcome
         yield _two_of_three(house, options)
@@ -60,7 +60,7 @@ def _two_of_three(house: House, options: Options) -> Outcome:
                 node.kill()
             time.sleep(1.0)  # what was acknowledged before the kill may still be on its way to the sender
             before, refused = len(house.sender.acknowledgements), house.sender.statuses[503]
-            until(lambda before=refused: house.sender.statuses[503] > before, "the gateway answers 503", 90)
+            until(lambda before=refused: house.sender.statuses[503] > before, "the gateway answers 503", 120)
             time.sleep(options.outage)
             told.outcome.expect("2xx while one broker was left", len(house.sender.acknowledgements) - before, 0)
             told.outcome.notes.append(f"told 503: {house.sender.statuses[503] - refused}")
@@ -68,8 +68,8 @@ def _two_of_three(house: House, options: Options) -> Outcome:
                 node.start(wait=False)
             told.ended(2)
             for node in pair:
-                node.wait(150)
-            _until_progress(told, 150)
+                node.wait(420)
+            _until_progress(told, 240)
     return told.outcome
 
 

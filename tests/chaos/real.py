@@ -16,11 +16,11 @@ import httpx
 import psutil
 from account import FINAL, Outcome
 from cases import word_of
-from hospital_fake import is_fence
 from options import Options
 from servers import until
 
 from fhir_adapters.event import ClinicalEvent
+from fhir_adapters.write_fence import is_fence
 from pipelines.config import load
 from pipelines.ledger import Ledger, engine
 from pipelines.ledger.journal import Piece, pieces

@@ -120,6 +120,9 @@ def one_broker(kept: Kept) -> Server:
     return server
 
 
+#: Seconds that three brokers may take to start side by side: 20 on a quiet machine, minutes on a crowded one.
+_CLUSTER_STARTS = 420.0
+
 _THREE = """\
 process.roles=broker,controller
 node.id={id}
@@ -173,7 +176,7 @@ def three_brokers(kept: Kept) -> tuple[list[Server], str]:
     for node in nodes:
         node.start(wait=False)
     for node in nodes:
-        node.wait(150)
+        node.wait(_CLUSTER_STARTS)
     return nodes, ",".join(f"127.0.0.1:{port}" for port in plain)
 
 
@@ -187,7 +190,8 @@ def _java(kept: Kept) -> Sequence[str]:
     part = ApacheKafka(kept)
     part._logging.write_text(_LOGGING, "utf-8")
     smaller = {"-Xms128m": "-Xms64m", "-Xmx256m": "-Xmx192m"}
-    return [smaller.get(argument, argument) for argument in part._java()]
+    program, *rest = (smaller.get(argument, argument) for argument in part._java())
+    return [program, "-XX:TieredStopAtLevel=1", *rest]  # they start often, and live for minutes: compiling costs more
 
 
 @contextlib.contextmanager

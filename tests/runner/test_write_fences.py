@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from fhir_adapters.errors import FhirConflict, FhirRejected, FhirServerError, FhirUnavailable
-from fhir_adapters.write_fence import FENCE_TAG
+from fhir_adapters.write_fence import is_fence
 from pipelines.batch import Outcome
 from pipelines.ledger.snapshot import snapshot
 
 LOST = FhirUnavailable("POST Bundle: no answer (ReadTimeout)")
-
-
-def is_fence(resource: Mapping[str, Any]) -> bool:
-    return any(tag["system"] == FENCE_TAG for tag in resource.get("meta", {}).get("tag", ()))
 
 
 def fences(house: Any) -> list[str]:
