@@ -101,8 +101,11 @@ class Airflow:
         )
 
     def addresses(self) -> Mapping[str, str]:
-        """The UI."""
-        return {f"Airflow (user {USER}, password in {self._passwords.name})": self._kept.url("airflow")}
+        """The UI, and careloom's page in it."""
+        return {
+            f"Airflow (user {USER}, password in {self._passwords.name})": self._kept.url("airflow"),
+            "careloom's page in Airflow": self._kept.url("airflow", "/plugin/careloom"),
+        }
 
     def environment(self) -> Mapping[str, str]:
         """What every process of this Airflow is told, a Celery worker among them."""

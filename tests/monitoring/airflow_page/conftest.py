@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import pytest
@@ -20,35 +13,9 @@ from sqlalchemy.engine import URL
 
 from monitoring.airflow_page.genuine import Tokens
 from pipelines.ledger import Ledger, engine
+from tests.monitoring.airflow_page.server import Served, password, serve
 
-_HERE = Path(__file__).parent
 PEOPLE = {"ada": "admin", "vera": "viewer", "uma": "user", "pre": "user", "half": "user", "nobody": "viewer"}
-
-_CONFIG = """
-state_dir = "."
-patient_salt = "s"
-[[sources]]
-name = "hospital"
-fhir_version = "R4"
-token = "t"
-[ledger]
-url = "{ledger}"
-[kafka]
-bootstrap = "127.0.0.1:9"
-[airflow]
-password = "p"
-[model]
-name = "small"
-version = "1"
-"""
-
-
-@dataclass(frozen=True)
-class Served:
-    """An API server that answers."""
-
-    url: str
-    log: Path
 
 
 @pytest.fixture(scope="module")
@@ -63,59 +30,8 @@ def page_ledger_url(postgres_url: URL) -> str:
 
 @pytest.fixture(scope="module")
 def served(page_ledger_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("airflow")
-    (folder / "careloom.toml").write_text(_CONFIG.format(ledger=page_ledger_url))
-    (folder / "passwords.json").write_text(json.dumps({name: f"{name}-secret" for name in PEOPLE}))
-    (folder / "airflow.cfg").touch()
-    (folder / "none").mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = {
-        "CORE__AUTH_MANAGER": "per_dag_auth.PerDag",
-        "CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{role}" for name, role in PEOPLE.items()),
-        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(folder / "passwords.json"),
-        "CORE__PLUGINS_FOLDER": str(folder / "none"),
-        "CORE__DAGS_FOLDER": str(folder / "none"),
-        "CORE__LOAD_EXAMPLES": "False",
-        "API__BASE_URL": f"http://127.0.0.1:{port}",
-        "API__SECRET_KEY": "secret",
-        "API_AUTH__JWT_SECRET": "another secret, as long as the signature that it is for wants it to be, and more",
-        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder / 'airflow.db'}",
-        "USAGE_DATA_COLLECTION__ENABLED": "False",
-    }
-    env = {
-        **os.environ,
-        **{f"AIRFLOW__{key}": value for key, value in settings.items()},
-        "AIRFLOW_HOME": str(folder),
-        "CARELOOM_CONFIG": str(folder / "careloom.toml"),
-        "PYTHONPATH": str(_HERE),
-    }
-    log = folder / "log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, str(_HERE / "serve.py"), str(port)], env=env, stdout=out, stderr=out
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _until_answering(url, process, log)
-        yield Served(url, log)
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def _until_answering(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 240
-    while time.monotonic() < end:
-        assert process.poll() is None, log.read_text()
-        try:
-            httpx.get(f"{url}/probe/plugins", timeout=5, trust_env=False)
-        except httpx.TransportError:
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError(log.read_text())
+    with serve(tmp_path_factory.mktemp("airflow"), page_ledger_url, PEOPLE) as made:
+        yield made
 
 
 @pytest.fixture
@@ -168,7 +84,7 @@ def logged_in(served: Served) -> Iterator[Callable[[str], Person]]:
     def enter(name: str) -> Person:
         if name not in people:
             client = httpx.Client(base_url=served.url, timeout=30, trust_env=False)
-            login = {"username": name, "password": f"{name}-secret"}
+            login = {"username": name, "password": password(name)}
             answer = client.post("/auth/token", json=login)
             assert answer.status_code == 201, answer.text
             client.cookies.set("_token", answer.json()["access_token"])

@@ -1,11 +1,11 @@
 """What Airflow's API server does for a plugin's page, by Airflow's own code: run by the tests in a process of its own.
 
-    python serve.py PORT    with AIRFLOW_HOME, AIRFLOW__*, CARELOOM_CONFIG and this folder on PYTHONPATH
+    python serve.py PORT [whole]    with AIRFLOW_HOME, AIRFLOW__*, CARELOOM_CONFIG and this folder on PYTHONPATH
 
-Plugins, auth manager, middlewares and their order are those of `airflow.api_fastapi.app.create_app`; only Airflow's own
-REST API and UI are left out, which take most of its start: `test_airflow_page_in_a_browser.py` has them. `/probe` says
-what they would. The database is SQLite, made from Airflow's models; one DAG is there for each scenario that is
-installed, but for one, and one is paused.
+Plugins, auth manager, middlewares and their order are those of `airflow.api_fastapi.app.create_app`. Only Airflow's own
+REST API and UI are left out, which take most of its start; `/probe` says what they would, and `whole` has them. The
+database is SQLite, made from Airflow's models; one DAG is there for each scenario that is installed, but for one, and
+one is paused.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ from fastapi import FastAPI
 ABSENT, PAUSED = "post_visit.adherence_risk", "in_visit.record_qc"
 
 
-def main(port: int) -> None:
+def main(port: int, whole: bool) -> None:
     from airflow.utils import db
 
     db.initdb()
     _dags()
     from monitoring.airflow_page import house
 
+    if whole:
+        from airflow.api_fastapi.app import create_app
+
+        uvicorn.run(create_app("core"), host="127.0.0.1", port=port, log_level="warning")
+        return
     house.KEEP = house.KEEP_HOUR = house.KEEP_DAY = house.KEEP_FAILURE = 0.0  # a test sees what it has just done
     uvicorn.run(_application(), host="127.0.0.1", port=port, log_level="warning")
 
@@ -78,4 +83,4 @@ def _dags() -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), "whole" in sys.argv)
