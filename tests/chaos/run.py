@@ -30,6 +30,10 @@ from house import House
 from options import Options
 from table import table
 
+from pipelines.fail_points import NAMES
+
+_KILLS = 1000
+
 
 def main() -> int:
     """Run the chosen faults; returns the exit status."""
@@ -37,7 +41,11 @@ def main() -> int:
     parser.add_argument("--only", default="", help="names with commas; see --list")
     parser.add_argument("--without", default="", help="names with commas")
     parser.add_argument("--quick", action="store_true", help="each fault a little: what CI has time for")
-    parser.add_argument("--kills", type=int, help="kills at each fail point (60; with --quick 3)")
+    parser.add_argument(
+        "--kills",
+        type=int,
+        help=f"kills at each of the {len(NAMES)} fail points (1,000 over all; with --quick 3 at each)",
+    )
     parser.add_argument("--limit", type=float, default=1500, help="seconds until the kills end, done or not (1500)")
     parser.add_argument("--seconds", type=float, help="of the tenfold load (600; with --quick 20)")
     parser.add_argument("--rate", type=float, help="normal events/s; left out, an eighth of what is seen to be carried")
@@ -51,7 +59,7 @@ def main() -> int:
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # a broker that is killed on purpose is no news
     options = Options(
         quick=asked.quick,
-        kills=asked.kills or (3 if asked.quick else 60),
+        kills=asked.kills or (3 if asked.quick else -(-_KILLS // len(NAMES))),
         seconds=asked.seconds or (20.0 if asked.quick else 600.0),
         rate=asked.rate,
         seed=asked.seed,
