@@ -160,7 +160,7 @@ class Runner(_Section):
     max_prompt_chars: Annotated[int, Field(ge=500)] = 3000
     stay: Annotated[float, Field(ge=0)] = 30.0
     stay_rows: Annotated[int, Field(ge=1)] = 2000
-    stay_life: Seconds = 300.0
+    stay_life: Annotated[float, Field(gt=0, le=1200)] = 300.0  # a task's time limit is 30 minutes
     stay_runs: Annotated[int, Field(ge=0)] = 2
     slots: Annotated[int, Field(ge=1)] = 4
 
