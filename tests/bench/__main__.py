@@ -20,6 +20,7 @@ BENCHES = {
     "burst": "burst",
     "gateway": "gateway_rate",
     "model_path": "model_path",
+    "prefix_cache": "prefix_cache",
     "profile": "hot_spots",
     "metrics_exact": "metrics_exact",
     "scrape": "scrape",

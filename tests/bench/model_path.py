@@ -1,14 +1,17 @@
 """What careloom's model path costs beside the same requests sent straight to the same vLLM, 32 in flight.
 
-Ours: prompt, fence, schema, fleet, session, citations, guards. Straight: the bytes that ours sent, by a bare aiohttp
-session. Rounds of the two take turns (ours, straight, straight, ours ...), after one that fills the prefix cache. An
-answer that is none is asked for again by ours, as in life; requests are what is counted.
+Ours: prompt, fence, schema, admission, session, citations, guards. Ours without admission: the same with a gate that
+never looks at the server's queue and lets all 32 in; it tells what the rest of the path costs. Straight: the bytes that
+ours sent, by a bare aiohttp session. Rounds take turns (there and back again), after one that fills the prefix cache
+and lets admission find its limit. An answer that is none is asked for again by ours, as in life; requests are what is
+counted. A ratio is of rounds that stand beside each other; the bar is for the median of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 import sys
 import tempfile
 import time
@@ -37,7 +40,8 @@ from tests.bench.figures import Result, Say, main
 
 IN_FLIGHT = 32
 CASES = 64
-TURNS = ("ours", "straight", "straight", "ours") * 2
+OURS, OPEN, STRAIGHT = "ours", "ours without admission", "straight"
+TURNS = (OURS, STRAIGHT, OPEN, OPEN, STRAIGHT, OURS) * 3
 _COMPLAINTS = (
     "Fever and cough for three days, little sputum",
     "Dull upper abdominal pain for two weeks, worse after meals",
@@ -56,22 +60,24 @@ def bench(quick: bool, say: Say) -> Result:
         overrides = {"locale": "en", "model": {"max_in_flight": IN_FLIGHT}}
         with Stack(Path(folder) / "state", model="vllm", overrides=overrides, say=say) as stack:
             stack.start(["model"])
-            asyncio.run(_measure(stack, TURNS[:4] if quick else TURNS, result, say))
+            asyncio.run(_measure(stack, TURNS[:6] if quick else TURNS, result, say))
     return result
 
 
 async def _measure(stack: Stack, turns: Sequence[str], result: Result, say: Say) -> None:
     config = load(stack.config)
     loaded = load_plugins()
-    fleet = _Noting(config.registry, loaded.backends)
-    asking = Asking(
-        fleet, loaded.guards, max_prompt_chars=config.runner.max_prompt_chars, ask=_ask, is_off=_nothing_is_off
-    )
-    scenario, cases = Triage(), list(_cases(CASES))
+    scenario, asked = Triage(), list(cases(CASES))
+    fleets = {
+        OURS: _Noting(config.registry, loaded.backends),
+        OPEN: _Noting(config.registry, loaded.backends, _no_look),
+    }
     refused = 0
 
-    async def ours() -> None:
-        nonlocal refused
+    async def ours(fleet: _Noting) -> None:
+        asking = Asking(
+            fleet, loaded.guards, max_prompt_chars=config.runner.max_prompt_chars, ask=_ask, is_off=_nothing_is_off
+        )
 
         async def one(n: int, case: Case) -> None:
             nonlocal refused
@@ -80,50 +86,81 @@ async def _measure(stack: Stack, turns: Sequence[str], result: Result, say: Say)
             except StepFailed:
                 refused += 1
 
-        await _side_by_side([partial(one, n, case) for n, case in enumerate(cases)])
+        await side_by_side([partial(one, n, case) for n, case in enumerate(asked)])
 
-    await ours()
-    url, bodies = f"{config.model.url}/chat/completions", [_bytes(config.model.name, one) for one in fleet.first]
-    say(f"{len(bodies)} prompts of {sum(map(len, bodies)) // len(bodies)} bytes; prefix cache filled")
-    seen: dict[str, list[dict[str, float]]] = {"ours": [], "straight": []}
-    tokens = 0
-
-    async def straight() -> None:
-        nonlocal tokens
-
-        async def one(session: aiohttp.ClientSession, content: bytes) -> None:
-            nonlocal tokens
-            async with session.post(url, data=content, headers={"content-type": "application/json"}) as answer:
-                tokens += orjson.loads(await answer.read())["usage"]["completion_tokens"]
-
-        # a session a round: vLLM closes connections that lie idle while the other way has its turn
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=IN_FLIGHT)) as session:
-            await _side_by_side([partial(one, session, content) for content in bodies])
-
+    for fleet in fleets.values():
+        await ours(fleet)
+    straight = _Straight(f"{config.model.url}/chat/completions", config.model.name, fleets[OURS].first)
+    say(f"{len(straight.bodies)} prompts of {straight.size} bytes; prefix cache filled")
+    seen: dict[str, list[dict[str, float]]] = {OURS: [], OPEN: [], STRAIGHT: []}
     for turn in turns:
-        fleet.asked, fleet.tokens, tokens = 0, 0, 0
+        way: _Noting | _Straight = fleets.get(turn, straight)
+        way.begin()
         began, cpu = time.perf_counter(), time.process_time()
-        await (ours() if turn == "ours" else straight())
-        round_ = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
-        round_ |= {"requests": fleet.asked or len(bodies), "tokens": fleet.tokens or tokens}
-        seen[turn].append(round_)
-        say(f"{turn}: {round_['requests'] / round_['seconds']:.2f} requests/s")
-    await fleet.close()
+        await (straight.round() if isinstance(way, _Straight) else ours(way))
+        seconds, spent = time.perf_counter() - began, time.process_time() - cpu
+        seen[turn].append({"seconds": seconds, "cpu": spent, **way.told()})
+        say(f"{turn}: {seen[turn][-1]['requests'] / seconds:.2f} requests/s")
+    for fleet in fleets.values():
+        await fleet.close()
     _tell(result, seen, refused)
 
 
 def _tell(result: Result, seen: Mapping[str, Sequence[Mapping[str, float]]], refused: int) -> None:
-    rates = {}
     for way, rounds in seen.items():
-        sums = {what: sum(one[what] for one in rounds) for what in ("seconds", "cpu", "requests", "tokens")}
-        rates[way] = {what: sums[what] / sums["seconds"] for what in ("requests", "tokens")}
-        result.add(f"{way}: requests", rates[way]["requests"], "/s")
-        result.add(f"{way}: tokens of answers", rates[way]["tokens"], "/s")
-        result.add(f"{way}: client's CPU per request", sums["cpu"] / sums["requests"] * 1000, "ms")
-    result.add("ours against straight, tokens", rates["ours"]["tokens"] / rates["straight"]["tokens"], "x")
-    ratio = rates["ours"]["requests"] / rates["straight"]["requests"]
-    result.hold(f"ours against straight, requests, {IN_FLIGHT} in flight", ratio, "x", at_least=0.95)
+        rates = [one["requests"] / one["seconds"] for one in rounds]
+        result.add(f"{way}: requests, median", statistics.median(rates), "/s")
+        result.add(f"{way}: requests, least", min(rates), "/s")
+        result.add(f"{way}: requests, most", max(rates), "/s")
+        cpu = sum(one["cpu"] for one in rounds) / sum(one["requests"] for one in rounds)
+        result.add(f"{way}: client's CPU per request", cpu * 1000, "ms")
+    result.add(f"{OURS}: limit of admission, mean", statistics.mean(one["limit"] for one in seen[OURS]), "")
+    for way in (OURS, OPEN):
+        ratios = {
+            what: [
+                (one[what] / one["seconds"]) / (other[what] / other["seconds"])
+                for one, other in zip(seen[way], seen[STRAIGHT], strict=True)
+            ]
+            for what in ("requests", "tokens")
+        }
+        result.add(f"{way} against straight, tokens of answers, median", statistics.median(ratios["tokens"]), "x")
+        name = f"{way} against straight, requests, {IN_FLIGHT} in flight"
+        result.add(f"{name}, least", min(ratios["requests"]), "x")
+        result.add(f"{name}, most", max(ratios["requests"]), "x")
+        median = statistics.median(ratios["requests"])
+        if way == OURS:
+            result.hold(f"{name}, median", median, "x", at_least=0.95)
+        else:
+            result.add(f"{name}, median", median, "x")
     result.details = {"rounds": seen, "answers refused by schema or guard, all rounds": refused}
+
+
+class _Straight:
+    """The same requests without us."""
+
+    def __init__(self, url: str, model: str, requests: Sequence[ChatRequest]) -> None:
+        self._url = url
+        self.bodies = [_bytes(model, one) for one in requests]
+        self.size = sum(map(len, self.bodies)) // len(self.bodies)
+        self._tokens = 0
+
+    def begin(self) -> None:
+        """A round."""
+        self._tokens = 0
+
+    def told(self) -> dict[str, float]:
+        """Of the round."""
+        return {"requests": len(self.bodies), "tokens": self._tokens}
+
+    async def round(self) -> None:
+        """All of them; a session a round: vLLM closes connections that lie idle while the others have their turn."""
+
+        async def one(session: aiohttp.ClientSession, content: bytes) -> None:
+            async with session.post(self._url, data=content, headers={"content-type": "application/json"}) as answer:
+                self._tokens += orjson.loads(await answer.read())["usage"]["completion_tokens"]
+
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=IN_FLIGHT)) as session:
+            await side_by_side([partial(one, session, content) for content in self.bodies])
 
 
 class _Noting(Fleet):
@@ -132,19 +169,31 @@ class _Noting(Fleet):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.first: list[ChatRequest] = []
-        self.asked = 0
-        self.tokens = 0
         self._known: set[str] = set()
+        self.begin()
+
+    def begin(self) -> None:
+        """A round."""
+        self._asked = self._tokens = self._limits = 0
+
+    def told(self) -> dict[str, float]:
+        """Of the round; the limit as every request found it when it was answered."""
+        return {"requests": self._asked, "tokens": self._tokens, "limit": self._limits / max(1, self._asked)}
 
     async def ask(self, model: Any, request: ChatRequest) -> ChatAnswer:
         key = json.dumps(request.messages)
         if key not in self._known:
             self._known.add(key)
             self.first.append(request)
-        self.asked += 1
         answer = await super().ask(model, request)
-        self.tokens += answer.completion_tokens
+        self._asked += 1
+        self._tokens += answer.completion_tokens
+        self._limits += self._open(model).gate.limit
         return answer
+
+
+async def _no_look(_: Any) -> None:
+    """A server that does not say how long its queue is: the gate stays as wide as configured."""
 
 
 async def _ask(_: str, question: Callable[[], Awaitable[ChatAnswer]]) -> ChatAnswer:
@@ -155,7 +204,8 @@ async def _nothing_is_off(*_: str) -> bool:
     return False
 
 
-async def _side_by_side(work: Sequence[Callable[[], Awaitable[None]]]) -> None:
+async def side_by_side(work: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """All of it, `IN_FLIGHT` at a time."""
     slots = asyncio.Semaphore(IN_FLIGHT)
 
     async def one(begin: Callable[[], Awaitable[None]]) -> None:
@@ -171,7 +221,7 @@ def _bytes(model: str, request: ChatRequest) -> bytes:
     return orjson.dumps(body(model, request) | {"priority": request.priority})
 
 
-def _cases(number: int) -> Iterator[Case]:
+def cases(number: int) -> Iterator[Case]:
     """Appointments of the demo's patients, with what their records hold."""
     people = patients()
     for n in range(number):
