@@ -62,19 +62,21 @@ class Wanted:
 
 
 def switch(house: House, visitor: Visitor, *, kind: str, name: str, to: str, why: str) -> Said:
-    """Switch a scenario, a model or everything off or on.
+    """Switch a scenario, a model or everything off, for which a reason is needed, or on.
+
+    The ledger keeps who has switched off what is off, and why; of switching on, Airflow's audit log keeps who and when.
 
     Raises:
         HTTPException: not permitted (403), no reason, or nothing of that name (400).
         Unavailable: the ledger does not answer.
     """
-    inside, why = house.inside(), _reason(why)
+    inside = house.inside()
     if to not in ("off", "on") or name not in _switchable(inside, house.seen().now, kind, to):
         raise HTTPException(400, "There is nothing of that name to be switched.")
     _may(house, visitor, {name} if kind == "scenario" else None)
     with asking():
         if to == "off":
-            inside.ledger.switch_off(kind, name, by=visitor.name, why=why)
+            inside.ledger.switch_off(kind, name, by=visitor.name, why=_reason(why))
             said = Said("off")
         else:
             said = Said("on" if inside.ledger.switch_on(kind, name) else "was-on")

@@ -51,7 +51,13 @@ WAITS = text(
     """
 )
 
-OPEN_RUNS = text("SELECT scenario, count(*) AS n FROM runs WHERE closed_at IS NULL GROUP BY scenario")
+# Of scenarios of which no run stays: one that does takes what is ready, however many are open.
+OPEN_RUNS = text(
+    """
+    SELECT scenario, count(*) AS n FROM runs WHERE closed_at IS NULL
+    GROUP BY scenario HAVING NOT bool_or(coalesce(NOT withdrawn AND stays_until > clock_timestamp(), false))
+    """
+)
 
 # As `fold` counts deadlines, over the events that Kafka had in the last so many seconds: what is not finished has
 # missed its deadline as soon as that has passed, and says nothing before. Replays have none. Read through
