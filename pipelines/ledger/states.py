@@ -6,6 +6,8 @@
        ^   worker lost, or failed, to try again│      waiting, running, inferred ──> parked (failed for good)
        └───────────────────────────────────────┘      parked ──> waiting | discarded      (a person decided)
 
+A run that stays takes `waiting` rows to `running` at once.
+
 A `parked` row is the dead letter: it holds back later work of the same patient in the same scenario, nobody else's.
 """
 
@@ -30,7 +32,7 @@ class State(StrEnum):
 
 
 MOVES: dict[State, frozenset[State]] = {
-    State.WAITING: frozenset({State.DISPATCHED, State.STALE, State.PARKED}),
+    State.WAITING: frozenset({State.DISPATCHED, State.RUNNING, State.STALE, State.PARKED}),
     State.DISPATCHED: frozenset({State.RUNNING, State.WAITING, State.STALE, State.PARKED}),
     State.RUNNING: frozenset({State.RUNNING, State.INFERRED, State.WAITING, State.STALE, State.PARKED}),
     State.INFERRED: frozenset({State.WRITTEN, State.WAITING, State.STALE, State.PARKED}),

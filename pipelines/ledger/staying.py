@@ -72,7 +72,7 @@ class Staying(Verbs):
     def take_more(self, stayer: Stayer, size: int, lease_seconds: float) -> list[WorkItem] | None:
         """Bind up to `size` ready rows of the run's scenario to it, under a lease; by the rules of `take_run`.
 
-        Rows over which a worker was lost are left to runs of their own.
+        A row over which a worker was lost is left to a run of its own, and what is behind it until it has one.
 
         Returns:
             the rows; None where the stay is over, and nothing may be taken.

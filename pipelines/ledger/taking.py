@@ -35,7 +35,7 @@ def ready(connection: Connection, scenario: str, size: int, *, blameless: bool =
         connection: in a transaction; the caller binds the rows to a run in it.
         scenario: whose.
         size: rows at most.
-        blameless: whether rows over which a worker was lost are left for runs of their own.
+        blameless: whether rows over which a worker was lost are left for runs of their own, and what is behind them.
     """
     connection.execute(queries.LOCK_SCENARIO, {"scenario": scenario})
     if connection.execute(queries.SWITCHED_OFF, {"scenario": scenario}).first():
@@ -43,7 +43,7 @@ def ready(connection: Connection, scenario: str, size: int, *, blameless: bool =
     while True:
         found: Sequence[Row[Any]] = connection.execute(queries.READY, {"scenario": scenario, "size": size}).all()
         if blameless:
-            found = [row for row in found if not row.losses]
+            found = list(itertools.takewhile(lambda row: not row.losses, found))  # none is skipped: order is kept
         together = _together([(row.id, row.losses) for row in found], size)
         if not together:
             return Ready()

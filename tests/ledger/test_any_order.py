@@ -13,10 +13,15 @@ from sqlalchemy import Engine, text
 from pipelines.errors import ErrorClass, LeaseLost, StepFailed, Waits
 from pipelines.ledger import Incoming, Inference, Ledger, Position, State, WorkItem, Written
 from pipelines.ledger.states import IN_RUN, MOVES, UNFINISHED
+from pipelines.ledger.staying import Stayer
 
 SCENARIOS = ("in_visit.note", "in_visit.watch")
 PATIENTS = 4
 READING = "fhir:hospital"
+_IN_CLOSED_RUNS = text(
+    "SELECT count(*) FROM work JOIN runs USING (run_id)"
+    " WHERE closed_at IS NOT NULL AND state IN ('dispatched', 'running', 'inferred')"
+)
 Row = tuple[str, str, State, str | None]  # scenario, patient, state, run
 
 
@@ -30,6 +35,7 @@ class World:
         self.chance = chance
         self.sent = 0
         self.runs: list[str] = []
+        self.stayers: list[Stayer] = []
         self.items: list[WorkItem] = []  # of every claim there ever was, so that old leases are tried too
         self.before: dict[int, Row] = {}
 
@@ -69,9 +75,12 @@ class World:
         if run is None:
             return
         self.runs.append(run.run_id)
+        self.keeps_order(run.run_id, {id_ for id_, row in self.look().items() if row[3] == run.run_id})
+
+    def keeps_order(self, of_run: str, taken: set[int]) -> None:
         rows = self.look()
         for id_, (scenario, patient, _, run_id) in rows.items():
-            if run_id != run.run_id:
+            if run_id != of_run or id_ not in taken:
                 continue
             if id_ in self.rules_only():
                 continue  # its rules are no part of the order; that nothing else of it happens is checked with the row
@@ -84,6 +93,29 @@ class World:
     def run_is_released(self) -> None:
         if self.runs:
             self.ledger.release_run(self.chance.choice(self.runs), "failed")
+
+    # what runs that stay do
+
+    def run_stays(self) -> None:
+        if self.runs:
+            run_id, rank = self.chance.choice(self.runs[-4:]), self.chance.randrange(1, 4)
+            stayer = Stayer.new(run_id, rank=rank, most=2, slots=4, seconds=self.chance.choice((0.0, 60.0)))
+            if self.ledger.stay(stayer, begins=True):
+                self.stayers.append(stayer)
+
+    def more_is_taken(self) -> None:
+        if self.stayers:
+            stayer = self.chance.choice(self.stayers[-3:])
+            items = self.ledger.take_more(stayer, self.chance.randrange(1, 6), 60)
+            if items:
+                self.items += items
+                self.keeps_order(stayer.run_id, {item.id for item in items})
+
+    def stay_is_over(self) -> None:
+        if self.chance.random() < 0.3:
+            self.ledger.withdraw([self.chance.choice(SCENARIOS)])
+        elif self.stayers:
+            self.ledger.leave(self.chance.choice(self.stayers))
 
     # what workers do
 
@@ -170,17 +202,28 @@ class World:
                 runs_of[scenario, patient].add(run_id)
             if state in (State.DISPATCHED, State.RUNNING):
                 assert run_id is not None, "a row is under way in no run"
+        with self.engine.begin() as connection:
+            assert connection.execute(_IN_CLOSED_RUNS).scalar() == 0, "a row is under way in a run that is closed"
         assert all(len(runs) == 1 for runs in runs_of.values()), "two runs have the same patient"
         self.before = rows
 
 
-STEPS = [name for name in vars(World) if "_" in name and not name.startswith("_") and name != "rules_only"]
+NO_STEPS = ("rules_only", "keeps_order")
+STEPS = [name for name in vars(World) if "_" in name and not name.startswith("_") and name not in NO_STEPS]
 #: Drawn more often, or little would ever be written.
-USUAL = ["records_come", "run_is_taken", "run_is_claimed", "worker_writes", "worker_writes"]
+USUAL = [
+    "records_come",
+    "run_is_taken",
+    "run_is_claimed",
+    "worker_writes",
+    "worker_writes",
+    "run_stays",
+    "more_is_taken",
+]
 
 
 def test_the_steps_are_all_there():
-    assert len(STEPS) == 12
+    assert len(STEPS) == 15
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -36,4 +36,4 @@ def test_a_move_is_refused_exactly_where_it_is_not_written_down(before: State, a
 
 def test_a_drafted_row_is_reached_by_no_other_way_than_a_run():
     assert sources_of(State.WRITTEN) == (State.INFERRED.value,)
-    assert sources_of(State.RUNNING) == (State.DISPATCHED.value, State.RUNNING.value)
+    assert sources_of(State.RUNNING) == (State.DISPATCHED.value, State.RUNNING.value, State.WAITING.value)
