@@ -17,6 +17,7 @@ from house import House
 from options import Options
 from trial import Trial, trial
 
+from pipelines.ledger import State
 from pipelines.stack import processes
 
 #: Rows that may wait in the ledger before Kafka is no longer read: few, so that it comes to that.
@@ -125,7 +126,7 @@ class Watch:
     @property
     def line(self) -> str:
         """Peaks of each third of the time, so that growth is seen."""
-        sizes = ", ".join(f"{name} {_thirds(seen)}" for name, seen in sorted(self._sizes.items()))
+        sizes = ", ".join(f"{name} {_thirds(seen)}" for name, seen in sorted(list(self._sizes.items())))
         share = self.held / max(self.looked, 1)
         return (
             f"peak MB by third: {sizes}; in the ledger at most {self.waiting} rows waited (limit {_MAX_WAITING}),"
@@ -143,7 +144,7 @@ class Watch:
                 self.held += _value(page, "careloom_dispatcher_reading_held_back") > 0
                 self.looked += 1
                 self.lag = max(self.lag, int(_value(page, "careloom_dispatcher_consumer_lag_records")))
-            self.waiting = max(self.waiting, self._house.ledger.account().work.get("waiting", 0))
+            self.waiting = max(self.waiting, self._house.ledger.account().work.get(State.WAITING, 0))
 
     def _programs(self) -> Iterable[tuple[str, list[int]]]:
         yield from self._house.zygote.pids().items()
