@@ -24,6 +24,7 @@ BENCHES = {
     "profile": "hot_spots",
     "metrics_exact": "metrics_exact",
     "scrape": "scrape",
+    "monitoring_cost": "monitoring_cost",
 }
 FILE = PROJECT / ".careloom" / "bench" / "figures.json"
 

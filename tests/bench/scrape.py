@@ -52,18 +52,19 @@ _FILL = (
         topic, partition, "offset", received_at, durable_at, matched_at, matches)
     SELECT 'e' || i, 'source-' || i % 20, 'R4', 'Encounter', 'r' || i / 3, now(), 'written', 'p' || i % 50000,
         'careloom.events', i % 12, i, t, t, t, 1
-    FROM generate_series(:first, :last) i, (SELECT now() - interval '1 day' AS t) AS at
+    FROM generate_series(CAST(:first AS integer), CAST(:last AS integer)) i,
+        (SELECT now() - interval '1 day' AS t) AS at
     """,
     """
     INSERT INTO runs (run_id, scenario, size, decided_at, posted_at, closed_at, outcome)
     SELECT 'run' || i, (CAST(:scenarios AS text[]))[1 + i % 84], 10, now(), now(), now(), 'finished'
-    FROM generate_series(:first / 10, :last / 10) i ON CONFLICT DO NOTHING
+    FROM generate_series(CAST(:first AS integer) / 10, CAST(:last AS integer) / 10) i ON CONFLICT DO NOTHING
     """,
     """
     INSERT INTO work (event_id, scenario, scenario_version, stage, patient_key, source, state, run_id, not_before,
         model, received_at, durable_at, matched_at, dispatched_at, started_at, context_at, answered_at, guarded_at,
         written_at, finished_at, prompt_tokens, completion_tokens, model_seconds, findings, cut_statements, created,
-        asked, verdicts, written)
+        asked, verdicts, written, folded)
     SELECT 'e' || i, (CAST(:scenarios AS text[]))[1 + i % 84], '1',
         split_part((CAST(:scenarios AS text[]))[1 + i % 84], '.', 1), 'p' || i % 50000, 'source-' || i % 20,
         'written', 'run' || i / 10, t, 'model-' || i % 4,
@@ -73,17 +74,18 @@ _FILL = (
         jsonb_build_object('model-' || i % 4, jsonb_build_object('requests', 1, 'seconds', 1.5, 'prompt_tokens', 500,
             'completion_tokens', 60, 'cost', 0.01, 'currency', 'CNY')),
         jsonb_build_object('numbers', jsonb_build_object('number-unsupported', jsonb_build_object('cut', 1))),
-        '["Composition/1", "Provenance/2"]'::jsonb
-    FROM generate_series(:first, :last) i, (SELECT now() - interval '1 day' AS t, interval '0.1 s' AS s) AS at
+        '["Composition/1", "Provenance/2"]'::jsonb, :folded
+    FROM generate_series(CAST(:first AS integer), CAST(:last AS integer)) i,
+        (SELECT now() - interval '1 day' AS t, interval '0.1 s' AS s) AS at
     """,
 )
 
-_FILL_OPEN = """
+FILL_OPEN = """
     INSERT INTO work (event_id, scenario, scenario_version, stage, patient_key, source, state, not_before, received_at,
         durable_at, matched_at)
     SELECT 'e' || i, (CAST(:scenarios AS text[]))[1 + i % 3], '2', 'pre_visit', 'p' || i, 'source-1',
         (ARRAY['waiting', 'waiting', 'parked'])[1 + i % 3], now(), now(), now(), now()
-    FROM generate_series(1, :open) i
+    FROM generate_series(1, CAST(:open AS integer)) i
 """
 
 
@@ -95,17 +97,17 @@ def bench(quick: bool, say: Say) -> Result:
         filled = 0
         for size in SIZES[:2] if quick else SIZES:
             say(f"filling up to {size:,} finished rows")
-            _fill(database, filled + 1, size)
+            fill(database, filled + 1, size)
             if not filled:
-                _run(database, _FILL_OPEN, scenarios=[name for name, _ in SCENARIOS], open=OPEN)
+                execute(database, FILL_OPEN, scenarios=[name for name, _ in SCENARIOS], open=OPEN)
             began = time.monotonic()
-            folded = fold_all(database, batches=10_000, deadlines=_DEADLINES)
+            folded = fold_all(database, batches=10_000, deadlines=DEADLINES)
             result.add(
                 f"{size:,} rows: fold of {folded:,}, rows a second", folded / (time.monotonic() - began), "rows/s"
             )
             filled = size
-            _run(database, "ANALYZE")
-            for name, ask in _questions(database, url, size).items():
+            execute(database, "ANALYZE")
+            for name, ask in questions(database, url, size).items():
                 times, scanned = _time(database, ask)
                 took.setdefault(name, {})[size] = statistics.median(times)
                 result.details.setdefault(name, {})[f"{size:,}"] = times
@@ -122,11 +124,11 @@ def bench(quick: bool, say: Say) -> Result:
     return result
 
 
-_DEADLINES = {name: 600.0 for name, _ in SCENARIOS}
+DEADLINES = {name: 600.0 for name, _ in SCENARIOS}
 Ask = Callable[[], object]
 
 
-def _questions(database: Engine, url: str, size: int) -> dict[str, Ask]:
+def questions(database: Engine, url: str, size: int) -> dict[str, Ask]:
     """Name -> what is asked; each does the same at every size."""
     ledger = Ledger(database)
     scenario = SCENARIOS[0][0]
@@ -134,9 +136,9 @@ def _questions(database: Engine, url: str, size: int) -> dict[str, Ask]:
 
     def fold_thousand() -> float:
         first = next(fresh)
-        _fill(database, first, first + 999)
+        fill(database, first, first + 999)
         began = time.monotonic()
-        fold_all(database, deadlines=_DEADLINES)
+        fold_all(database, deadlines=DEADLINES)
         return time.monotonic() - began
 
     def take_and_close() -> None:
@@ -149,8 +151,8 @@ def _questions(database: Engine, url: str, size: int) -> dict[str, Ask]:
         "scrape (GET /metrics)": lambda: urllib.request.urlopen(url, timeout=60).read(),
         "snapshot of the ledger": lambda: snapshot(database),
         "fold of 1,000 fresh rows": fold_thousand,
-        "fold of nothing": lambda: fold_all(database, deadlines=_DEADLINES),
-        "count what is overdue": lambda: count_overdue(database, _DEADLINES),
+        "fold of nothing": lambda: fold_all(database, deadlines=DEADLINES),
+        "count what is overdue": lambda: count_overdue(database, DEADLINES),
         "dispatcher: backlog": ledger.backlog,
         "dispatcher: take a run, close finished ones": take_and_close,
         "dispatcher: open runs": ledger.open_runs,
@@ -173,7 +175,7 @@ def _overview(database: Engine) -> dict[str, Ask]:
 def _time(database: Engine, ask: Ask) -> tuple[list[float], set[str]]:
     """Seconds of each round, and what its statements scan from end to end."""
     scanned: set[str] = set()
-    with _explained(database, scanned):
+    with explained(database, scanned):
         ask()
     times = []
     for _ in range(ROUNDS):
@@ -184,7 +186,7 @@ def _time(database: Engine, ask: Ask) -> tuple[list[float], set[str]]:
 
 
 @contextmanager
-def _explained(database: Engine, scanned: set[str]) -> Iterator[None]:
+def explained(database: Engine, scanned: set[str]) -> Iterator[None]:
     """Notes the tables that any statement would scan sequentially while the body runs."""
 
     def explain(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
@@ -207,16 +209,18 @@ def _scans(plan: dict[str, Any]) -> Iterator[str]:
         yield from _scans(part)
 
 
-def _fill(database: Engine, first: int, last: int) -> None:
+def fill(database: Engine, first: int, last: int, *, folded: bool = False) -> None:
+    """Finished work of the events from `first` to `last`, 0.1 s a hop; `folded` where it need not be counted."""
     for begin in range(first, last + 1, 100_000):
         end = min(begin + 99_999, last)
         with database.begin() as connection:
             for statement in _FILL:
                 names = [name for name, _ in SCENARIOS]
-                connection.execute(text(statement), {"first": begin, "last": end, "scenarios": names})
+                values = {"first": begin, "last": end, "scenarios": names, "folded": folded}
+                connection.execute(text(statement), values)
 
 
-def _run(database: Engine, statement: str, **values: object) -> None:
+def execute(database: Engine, statement: str, **values: object) -> None:
     with database.begin() as connection:
         connection.execute(text(statement), values)
 

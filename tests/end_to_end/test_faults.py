@@ -248,6 +248,20 @@ def test_the_canary_is_on_no_metrics_page(survived: House) -> None:
         assert CANARY.lower() not in page.text.lower(), name
 
 
+def test_the_canary_is_on_no_page_that_prometheus_scrapes_and_in_no_label_that_it_keeps(survived: House) -> None:
+    if survived.stack.monitor.part is None:
+        pytest.skip(survived.stack.monitor.why)
+    api = f"{survived.stack.kept.url('prometheus')}/api/v1"
+    targets = httpx.get(f"{api}/targets", timeout=30).json()["data"]["activeTargets"]
+    assert {"gateway", "dispatcher", "exporter", "prometheus"} <= {target["labels"]["job"] for target in targets}
+    for target in targets:
+        assert CANARY.lower() not in httpx.get(target["scrapeUrl"], timeout=30).text.lower(), target["labels"]["job"]
+    names = httpx.get(f"{api}/labels", timeout=30).json()["data"]
+    assert {"scenario", "source", "error_class"} <= set(names)
+    for name in names:
+        assert CANARY.lower() not in httpx.get(f"{api}/label/{name}/values", timeout=30).text.lower(), name
+
+
 def test_the_metrics_agree_with_the_ledger(survived: House) -> None:
     url = f"http://127.0.0.1:{survived.config.exporter.port}/metrics"
 
