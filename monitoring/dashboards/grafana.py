@@ -85,8 +85,8 @@ def _panel(panel: Panel, number: int) -> _AnyPanel:
     made.title(panel.title).description(panel.description).unit(panel.unit)
     made.datasource(_PROMETHEUS).span(panel.width).height(4 if panel.kind == "number" else panel.height).min(0)
     made.thresholds(_thresholds(panel.red_below, panel.red_from, "text" if panel.kind == "table" else "green"))
-    if panel.decimals is not None:
-        made.decimals(panel.decimals)
+    if panel.decimals is not None or panel.words:
+        made.decimals(panel.decimals or 0)
     if panel.words:
         shown = {str(value): dashboard_models.ValueMappingResult(text=text) for value, text in panel.words.items()}
         made.mappings([dashboard_models.ValueMap(shown)])

@@ -80,6 +80,10 @@ class Answers:
         self._url = url
         self._chosen = chosen or {}
 
+    def choosing(self, chosen: dict[str, str]) -> Answers:
+        """The same server, asked with these chosen."""
+        return Answers(self._url, chosen)
+
     def at(self, expression: str, when: float) -> list[Series]:
         """The newest values at a Unix time."""
         return self._get("query", query=self.plain(expression), time=str(when))
