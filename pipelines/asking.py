@@ -21,6 +21,7 @@ from pipelines.ledger.rows import Tally
 from pipelines.models.fleet import Fleet
 from pipelines.models.settings import Model
 from pipelines.plugin_faults import of_plugin
+from pipelines.steps import Step, timed
 from pipelines.verdicts import Judged, judged
 from plugins.guarding import Guard
 from plugins.model_backend import PRIORITIES, ChatAnswer, ChatRequest
@@ -48,6 +49,8 @@ _ABSENT = frozenset(
     }
 )
 _SWITCHED_OFF = "switched_off"
+#: Why a model stopped, as spans say it; what else a server says is its own text.
+_REASONS = frozenset({"stop", "length", "content_filter", "tool_calls"})
 
 
 @dataclass(slots=True)
@@ -237,7 +240,7 @@ class Asking:
                 priority=PRIORITIES[question.scenario.stage],
                 tensors=question.prompt.tensors,
             )
-            answer = await self._ask(model.name, partial(self._fleet.ask, model, request))
+            answer = await self._answered(model, request)
             spent.answered(model, answer)
             try:
                 passed = guarded(question.output_model, answer, tags=asked.tags, facts=shown)
@@ -246,16 +249,41 @@ class Asking:
                 failure.dependency = model_of(model.name)
                 if n + 1 == ASKED_AT_MOST:
                     raise
-        result = judged(
-            self._guards,
-            passed.answer,
-            scenario=question.scenario,
-            case=question.case,
-            facts=shown,
-            instruction=asked.messages[0]["content"],
-        )
+        with timed(Step.GUARDS, model.name) as guarding:
+            result = judged(
+                self._guards,
+                passed.answer,
+                scenario=question.scenario,
+                case=question.case,
+                facts=shown,
+                instruction=asked.messages[0]["content"],
+            )
+            guarding.set(careloom__answer__cut=result.cut)
         spent.judged(result.counts)
         return Judged(result.answer, result.cut + passed.cut, result.findings, result.counts)
+
+    async def _answered(self, model: Model, request: ChatRequest) -> ChatAnswer:
+        """One question, as a step with OpenTelemetry's names for generative AI."""
+        asking = timed(
+            Step.MODEL,
+            model.name,
+            "client",
+            gen_ai__operation__name="chat",
+            gen_ai__provider__name=model.kind,
+            gen_ai__request__model=model.served_name,
+            gen_ai__request__max_tokens=request.max_tokens,
+            gen_ai__request__temperature=request.temperature,
+        )
+        with asking:
+            answer = await self._ask(model.name, partial(self._fleet.ask, model, request))
+            asking.set(
+                gen_ai__response__finish_reasons=[
+                    answer.finish_reason if answer.finish_reason in _REASONS else "other"
+                ],
+                gen_ai__usage__input_tokens=answer.prompt_tokens,
+                gen_ai__usage__output_tokens=answer.completion_tokens,
+            )
+        return answer
 
 
 def _off(model: Model) -> StepFailed:

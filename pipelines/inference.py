@@ -27,6 +27,7 @@ from pipelines.payloads import PayloadSource
 from pipelines.plugin_faults import of_plugin
 from pipelines.recognition import outbox, written_before
 from pipelines.sources import Sources
+from pipelines.steps import Step, timed
 from pipelines.write_back import Outgoing, Part, failure, pack, referred, send
 from plugins.lifecycle import Counted, Failed, Inferred, Started, added
 from plugins.manager import Loaded
@@ -109,15 +110,17 @@ class Inferring:
     ) -> WorkItem:
         """From the event's bytes to drafts in the ledger; `spent` and `counted` take note on the way."""
         case = await self._case(item, scenario)
-        with of_plugin("rules() of the scenario"):
+        with timed(Step.RULES) as ran, of_plugin("rules() of the scenario"):
             findings = tuple(scenario.rules(case))
+            ran.set(careloom__findings=len(findings))
         written = await self._red_flags(item, scenario, case, findings)
         counted |= self._lifecycle.before_infer(work)
         with of_plugin("asks() of the scenario"):
             asks = scenario.asks(case, findings)
         if not asks:
             return await self._by_rules(item, scenario, case, findings, work, counted)
-        case = await with_passages(scenario, case, self._loaded.knowledge)
+        with timed(Step.KNOWLEDGE):
+            case = await with_passages(scenario, case, self._loaded.knowledge)
         said = await self._asking(
             scenario, case, spent, request_id=f"careloom-{item.id}-{item.lease[:8]}", tried=item.attempts
         )
@@ -193,12 +196,14 @@ class Inferring:
         server = self._sources.of(item.event.source)
         try:
             async with self._one_reader:
-                payload = await asyncio.to_thread(self._payloads.get, item.event)
+                with timed(Step.PAYLOAD):
+                    payload = await asyncio.to_thread(self._payloads.get, item.event)
         except PayloadGone as error:
             raise StepFailed(ErrorClass.PAYLOAD_GONE, str(error)) from None
         trigger = parse(item.event, payload)
         try:
-            filled = await server.context.fill(scenario, item.event, trigger)
+            with timed(Step.RECORD):
+                filled = await server.context.fill(scenario, item.event, trigger)
         except FhirServerError as error:
             raise failure(error) from None
         if filled.dropped:

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from fhir_adapters import trace_context
+from pipelines.steps import begin
 
 if TYPE_CHECKING:
     from pipelines.ledger.rows import WorkItem
@@ -29,6 +30,7 @@ def about() -> Mapping[str, str]:
 def works_on(item: WorkItem) -> None:
     """The running task works on this piece of work from now on: its lines, requests and spans say so."""
     trace_context.current.set(item.event.trace)
+    begin()
     fields = {
         "event_id": item.event.event_id,
         "scenario": item.scenario,

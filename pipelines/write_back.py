@@ -22,6 +22,7 @@ from pipelines.fencing import Server, fence_off
 from pipelines.leave import Leave
 from pipelines.ledger.on_wire import Sending
 from pipelines.ledger.rows import Written
+from pipelines.steps import Step, timed
 from plugins.fhir_text import DEVICE
 from plugins.scenario import Draft
 
@@ -124,7 +125,8 @@ async def send(server: Server, identity: str, outgoing: Outgoing, *, leave: Leav
         return Sent(Written((), 0, 0), {})
     transaction = _transaction(identity, outgoing)
     try:
-        answer = await _past_conflicts(server, identity, transaction.bundle, _sending(outgoing), leave)
+        with timed(Step.WRITE, outgoing.part, "client", careloom__fhir__part=outgoing.part):
+            answer = await _past_conflicts(server, identity, transaction.bundle, _sending(outgoing), leave)
         written = parse_transaction_response(transaction, answer)
     except FhirServerError as error:
         raise failure(error, writing=True) from None

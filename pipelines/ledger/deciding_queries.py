@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
+from pipelines.ledger.tries import APPEND
+
 # --- dead letters: work that is parked -------------------------------------------------------------------------------
 
 # Held back are later rows of the same patient in the same scenario. Drafts that were computed say where it failed.
@@ -34,12 +36,19 @@ DEAD_LETTER = text(f"{_DEAD_LETTER} WHERE w.id = :id AND w.state = 'parked'")
 DEAD_LETTER_COUNT = text(f"SELECT count(*) FROM work WHERE {_CHOSEN}")
 
 # What was computed is thrown away with what is given up: drafts hold patient data.
-_DECIDE = """
+_DECIDE = (
+    """
     UPDATE work SET state = :state, error = :note, attempts = 0, tries = 0, failing_since = NULL, failed_at = NULL,
         waits_for = NULL, run_id = NULL, not_before = now(),
         drafts = CASE WHEN :state = 'discarded' THEN NULL ELSE drafts END,
+        journal = """
+    + APPEND.format(
+        tried="jsonb_build_object('end', CASE WHEN :state = 'discarded' THEN 'discarded' ELSE 'retried' END)"
+    )
+    + """,
         finished_at = CASE WHEN :state = 'discarded' THEN clock_timestamp() END
 """
+)
 
 DECIDE = text(f"{_DECIDE} WHERE id = :id AND state = 'parked'")
 

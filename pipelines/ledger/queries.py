@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
+from pipelines.ledger.tries import APPEND
+
 NEXT_OFFSET = text(
     "SELECT next_offset, epoch, committed_once FROM progress WHERE topic = :topic AND partition = :partition"
 )
@@ -219,7 +221,13 @@ RELEASE = text(
         failing_since = CASE WHEN begun THEN coalesce(failing_since, now()) ELSE failing_since END,
         error_class = CASE WHEN begun THEN :error_class ELSE error_class END,
         error = CASE WHEN begun THEN 'the worker was lost while it worked on this' ELSE error END,
-        not_before = CASE WHEN begun THEN now() + make_interval(secs => :wait) ELSE not_before END
+        not_before = CASE WHEN begun THEN now() + make_interval(secs => :wait) ELSE not_before END,
+        journal = """
+    + APPEND.format(
+        tried="jsonb_build_object('run', CAST(:run_id AS text), 'end', CASE WHEN dead THEN 'parked' WHEN begun"
+        " THEN 'lost' ELSE 'released' END, 'class', CASE WHEN begun THEN CAST(:error_class AS text) END)"
+    )
+    + """
     FROM judged WHERE judged.id = work.id
     RETURNING begun
     """

@@ -20,6 +20,7 @@ from pipelines.ledger.rows import Inference, WorkItem, Written, work_item
 from pipelines.ledger.states import State, sources_of
 from pipelines.ledger.tables import work
 from pipelines.ledger.tallying import alone, with_earlier
+from pipelines.ledger.tries import End, tried
 
 
 class Working(Breaking, OnWire):
@@ -85,6 +86,7 @@ class Working(Breaking, OnWire):
             "cut_statements": inference.cut_statements,
             "attempts": 0,
             **_PROGRESS,
+            **tried(item, End.INFERRED),
             **{
                 hop: inference.times[hop]
                 for hop in ("context_at", "answered_at", "guarded_at")
@@ -111,6 +113,7 @@ class Working(Breaking, OnWire):
             "finished_at": text("clock_timestamp()"),
             "drafts": None,
             **_PROGRESS,
+            **tried(item, End.WRITTEN),
             **_written_values(written),
         }
         with self._at_once.connect() as connection:
@@ -123,7 +126,8 @@ class Working(Breaking, OnWire):
             LeaseLost: the row is another worker's.
         """
         with self._at_once.connect() as connection:
-            self._change(connection, item, State.STALE, {"finished_at": text("clock_timestamp()"), "drafts": None})
+            values = {"finished_at": text("clock_timestamp()"), "drafts": None, **tried(item, End.STALE)}
+            self._change(connection, item, State.STALE, values)
 
     def give_back(self, item: WorkItem) -> None:
         """Nothing was done to a row, and nothing is wrong with it: it waits for another run; drafts are kept.
@@ -132,7 +136,7 @@ class Working(Breaking, OnWire):
             LeaseLost: the row is another worker's.
         """
         with self._at_once.connect() as connection:
-            self._change(connection, item, _unfinished(item), {"run_id": None})
+            self._change(connection, item, _unfinished(item), {"run_id": None, **tried(item, End.HELD_BACK)})
 
     def wait(self, item: WorkItem, reason: Waits) -> None:
         """A row cannot go on now, and nothing failed: it waits for what `reason` names; drafts are kept.
@@ -140,7 +144,9 @@ class Working(Breaking, OnWire):
         Raises:
             LeaseLost: the row is another worker's.
         """
-        values: dict[str, Any] = {"run_id": None, "waits_for": reason.dependency}
+        end = End.WAITS if reason.dependency else End.BEHIND
+        entry = tried(item, end, for_=reason.dependency)
+        values: dict[str, Any] = {"run_id": None, "waits_for": reason.dependency, **entry}
         if reason.rules_ran:
             values["rules_at"] = func.coalesce(work.c.rules_at, text("clock_timestamp()"))
         if reason.dependency is not None:
@@ -182,6 +188,12 @@ class Working(Breaking, OnWire):
                 "error": str(failure),
                 "waits_for": dependency,
                 "not_before": self._not_before(policy, judged.tries + 1, failure.retry_after, breaker),
+                **tried(
+                    item,
+                    End.PARKED if target is State.PARKED else End.FAILED,
+                    class_=failure.error_class.value,
+                    for_=dependency,
+                ),
             }
             if policy.feeds is Feeds.MODEL:  # the model is asked when rules have run
                 values["rules_at"] = func.coalesce(work.c.rules_at, text("clock_timestamp()"))

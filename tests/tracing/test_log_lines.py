@@ -66,8 +66,10 @@ def test_an_access_line_names_neither_query_nor_resource_nor_address() -> None:
 
 
 @pytest.mark.usefixtures("untouched")
-@pytest.mark.parametrize(("terminal", "chosen", "text"), [(False, None, False), (True, None, True), (True, "json", False),
-                                                          (False, "text", True)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("terminal", "chosen", "text"),
+    [(False, None, False), (True, None, True), (True, "json", False), (False, "text", True)],
+)
 def test_a_service_writes_json_and_a_person_at_a_terminal_reads_text(
     monkeypatch, capsys, terminal: bool, chosen: Any, text: bool
 ) -> None:
