@@ -18,7 +18,7 @@ from pipelines.ledger.calls import called
 from pipelines.ledger.rows import WorkItem
 from pipelines.ledger.states import State
 from pipelines.ledger.store import Ledger
-from pipelines.log_context import works_on
+from pipelines.log_context import carrying, works_on
 from pipelines.outcomes import Outcome, Summary
 from pipelines.places import place
 
@@ -183,7 +183,9 @@ class Batch:
             nothing_to_do = rules_only and (item.rules_ran or item.state is State.INFERRED)
             try:
                 works_on(item)
-                outcome = await (self._held_back(item) if nothing_to_do else self._one(item, rules_only))
+                with carrying(item) as span:
+                    outcome = await (self._held_back(item) if nothing_to_do else self._one(item, rules_only))
+                    span.set(careloom__outcome=outcome.value)
             except LeaseLost:
                 outcome = Outcome.LEASE_LOST
             blocked = blocked or outcome not in _OUT_OF_THE_WAY

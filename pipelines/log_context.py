@@ -7,13 +7,12 @@ import logging
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fhir_adapters import trace_context
+from pipelines import tracing
+from pipelines.ledger.rows import WorkItem, trace_of_run
 from pipelines.steps import begin
-
-if TYPE_CHECKING:
-    from pipelines.ledger.rows import WorkItem
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +39,22 @@ def works_on(item: WorkItem) -> None:
     _about.set(fields)
     if (structlog := sys.modules.get("structlog")) is not None:  # in an Airflow task, whose log is written by it
         structlog.contextvars.bind_contextvars(**about())
+
+
+def carrying(item: WorkItem) -> tracing.Span:
+    """The span of a row's way through a run, in its event's trace and with a link to the run's."""
+    if not tracing.on():
+        return tracing.NOTHING
+    about: dict[str, tracing.Value] = {
+        "careloom__event__id": item.event.event_id,
+        "careloom__work__id": item.id,
+        "careloom__run__id": item.run_id,
+        "careloom__scenario__id": item.scenario,
+        "careloom__scenario__version": item.scenario_version,
+        "careloom__source": item.event.source,
+        "careloom__attempt": item.tries + 1,
+    }
+    return tracing.span("carry", "consumer", about, links=(trace_of_run(item.run_id, tracing.share()),))
 
 
 def hush(loop: asyncio.AbstractEventLoop) -> None:

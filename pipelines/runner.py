@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from pipelines import tracing
 from pipelines.batch import Batch, Summary, Write, called
 from pipelines.breaker import Breakers
 from pipelines.config import Config, load
@@ -43,7 +44,12 @@ def carry(run_id: str, config: Config | None = None) -> Summary:
         ConfigError: the configuration is wrong.
         LedgerError: the ledger does not answer; the rows are taken again by the next try.
     """
-    return asyncio.run(_carry(run_id, config or load()))
+    config = config or load()
+    tracing.start(config.tracing, "task")
+    try:
+        return asyncio.run(_carry(run_id, config))
+    finally:
+        tracing.flush(config.tracing.flush)
 
 
 async def carry_rows(

@@ -12,9 +12,10 @@ from typing import Protocol
 import orjson
 
 from fhir_adapters.event import ClinicalEvent
-from fhir_adapters.trace_context import TraceContext
+from fhir_adapters.trace_context import TraceContext, derived
 from fhir_adapters.validate import Problem, problems
 from monitoring.metrics import EVENTS_PRODUCED, EVENTS_RECEIVED, OWN_DRAFTS_IGNORED, VALIDATION_PROBLEMS, Way
+from pipelines import tracing
 from pipelines.config import Config, Source
 from pipelines.envelope import Envelope, pack
 from pipelines.ledger.rows import Position
@@ -108,11 +109,15 @@ class Submission:
         if source.validation != "pass":
             await self._validate(source, foreign)
         if foreign:
-            salt, share = self._salt, self._share
-            envelopes = [pack(e, salt=salt, received_at=received_at, trace=trace, share=share) for e in foreign]
             identities = [event.identity for event in foreign]
-            with self._going(identities):
-                await self._sink.produce(envelopes)
+            with self._traced(foreign, received_at, trace) as traces, self._going(identities):
+                salt, share, at = self._salt, self._share, received_at
+                envelopes = [
+                    pack(event, salt=salt, received_at=at, trace=own, share=share)
+                    for event, own in zip(foreign, traces, strict=True)
+                ]
+                with tracing.span("produce", "producer", {"messaging__system": "kafka"}):
+                    await self._sink.produce(envelopes)
                 self._remember(identities)
             EVENTS_PRODUCED.labels(source.name).inc(len(foreign))
         return len(foreign)
@@ -137,6 +142,34 @@ class Submission:
         VALIDATION_PROBLEMS.labels(source.name).inc(len(wrong))
         if wrong and first_only:
             raise ResourceInvalid(wrong[0])
+
+    @contextlib.contextmanager
+    def _traced(
+        self, events: Sequence[ClinicalEvent], received_at: datetime, trace: TraceContext | None
+    ) -> Iterator[Sequence[TraceContext | None]]:
+        """The context that each event goes on in: of a span, where spans are made, else its sender's."""
+        if not tracing.on():
+            yield [trace] * len(events)
+            return
+        with contextlib.ExitStack() as spans:
+            yield [
+                spans.enter_context(
+                    tracing.span(
+                        "intake",
+                        "server",
+                        {
+                            "careloom__event__id": event.identity,
+                            "careloom__resource__type": event.resource_type,
+                            "careloom__source": event.source,
+                        },
+                        parent=trace,
+                        own=None if trace else derived(event.identity, self._share),
+                        began=received_at,
+                    )
+                ).context
+                or trace
+                for event in events
+            ]
 
     @contextlib.contextmanager
     def _going(self, identities: Sequence[str]) -> Iterator[None]:

@@ -55,6 +55,11 @@ ALLOWED = frozenset(
 class Span(Protocol):
     """One span under way, entered and left by `with`."""
 
+    @property
+    def context(self) -> TraceContext | None:
+        """Its own; None where it is not recorded."""
+        ...
+
     def set(self, **attributes: Value) -> None:
         """Further attributes; "__" in a name stands for a dot."""
         ...
@@ -104,6 +109,7 @@ class _Nothing:
     """A span that is not recorded."""
 
     __slots__ = ()
+    context = None
 
     def set(self, **attributes: Value) -> None:
         """Nothing."""
@@ -119,6 +125,7 @@ class _Nothing:
 
 NOTHING = _Nothing()
 _recorder: Recorder | None = None
+_share = 0.0
 
 
 class _Recorded:
@@ -130,6 +137,10 @@ class _Recorded:
         self._recording = recording
         self._token: Token[TraceContext | None] | None = None
         self.set(**attributes)
+
+    @property
+    def context(self) -> TraceContext | None:
+        return self._recording.context
 
     def set(self, **attributes: Value) -> None:
         for name, value in attributes.items():
@@ -158,6 +169,7 @@ def span(
     parent: TraceContext | None = None,
     own: TraceContext | None = None,
     links: Sequence[TraceContext] = (),
+    began: datetime | None = None,
 ) -> Span:
     """A span to be entered.
 
@@ -168,13 +180,14 @@ def span(
         parent: what it happens in; None for the running task's.
         own: its own ids, for the first span of a trace that we have made; `parent` is left out then.
         links: contexts of others that it serves as well.
+        began: when, if that was before now.
     """
     if _recorder is None:
         return NOTHING
     context = own or parent or trace_context.current.get()
     if context is None or not context.sampled:
         return NOTHING
-    return _Recorded(_recorder.start(name, kind, None if own else context, own, links, None), attributes or {})
+    return _Recorded(_recorder.start(name, kind, None if own else context, own, links, began), attributes or {})
 
 
 def past(
@@ -192,13 +205,18 @@ def on() -> bool:
     return _recorder is not None
 
 
+def share() -> float:
+    """Of traces that begin here and are recorded; 0 where no spans are made."""
+    return _share
+
+
 def start(settings: Tracing, process: str) -> None:
     """Switch spans on for this process, where the configuration names an endpoint; called once more it does nothing.
 
     Raises:
         ConfigError: there is an endpoint, and OpenTelemetry is not installed.
     """
-    global _recorder
+    global _recorder, _share
     if settings.endpoint is None or _recorder is not None:
         return
     try:
@@ -207,13 +225,13 @@ def start(settings: Tracing, process: str) -> None:
         raise ConfigError(
             f"tracing.endpoint is set, and {error.name} is not installed; pip install 'careloom[otel]', or leave it out"
         ) from None
-    _recorder = OtelRecorder(settings, process)
+    _recorder, _share = OtelRecorder(settings, process), settings.share
 
 
 def use(recorder: Recorder | None) -> None:
     """Have another recorder, or none; for tests."""
-    global _recorder
-    _recorder = recorder
+    global _recorder, _share
+    _recorder, _share = recorder, 1.0 if recorder else 0.0
 
 
 def flush(seconds: float) -> None:

@@ -6,6 +6,7 @@ It has a provider of its own: Airflow's, in the same process, stays as Airflow h
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import version
@@ -82,7 +83,9 @@ class OtelRecorder:
         endpoint = f"{str(settings.endpoint).rstrip('/')}/v1/traces"
         exporter = exporter or OTLPSpanExporter(endpoint=endpoint, headers=headers, timeout=max(1, int(settings.flush)))
         resource = Resource({"service.name": f"careloom-{process}", "service.version": version("careloom")})
-        self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, id_generator=_Ids())
+        self._provider = TracerProvider(
+            sampler=ALWAYS_ON, resource=resource, id_generator=_Ids(), shutdown_on_exit=False
+        )
         self._processor: SpanProcessor = BatchSpanProcessor(exporter, max_queue_size=_QUEUE)
         self._provider.add_span_processor(self._processor)
         self._tracer = self._provider.get_tracer("careloom", version("careloom"))
@@ -112,7 +115,15 @@ class OtelRecorder:
 
     def flush(self, seconds: float) -> bool:
         """See `Recorder.flush`."""
-        return bool(self._processor.force_flush(int(seconds * 1000)))
+        done = threading.Event()
+
+        def send() -> None:
+            if self._processor.force_flush(int(seconds * 1000)):
+                done.set()
+
+        # in a thread of its own, for an exporter that retries takes longer than it was given
+        threading.Thread(target=send, name="careloom-spans", daemon=True).start()
+        return done.wait(seconds)
 
     def close(self) -> None:
         """Send what there is, and end."""

@@ -10,6 +10,7 @@ from contextlib import suppress
 from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
+from pipelines import tracing
 from pipelines.airflow_api import AirflowApi
 from pipelines.config import Config, load
 from pipelines.dispatcher.backoff import Backoff, Holds
@@ -38,6 +39,11 @@ def main() -> int:
         log.critical("%s", error)
         return 2
     set_up("dispatcher", config.logging)
+    try:
+        tracing.start(config.tracing, "dispatcher")
+    except ConfigError as error:
+        log.critical("%s", error)
+        return 2
     stop = stop_at_signals()
     try:
         server, _ = metrics.serve(metrics.DISPATCHER, config.dispatcher.metrics_port, config.dispatcher.metrics_host)
@@ -49,6 +55,7 @@ def main() -> int:
     finally:
         server.shutdown()
         server.server_close()
+        tracing.flush(config.tracing.flush)
         log.info("ended")
 
 

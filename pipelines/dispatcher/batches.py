@@ -14,8 +14,10 @@ from contextlib import suppress
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from fhir_adapters.trace_context import parse
 from monitoring import metrics
 from monitoring.metrics import PostOutcome
+from pipelines import tracing
 from pipelines.airflow_api import AirflowApi, Triggered
 from pipelines.breaker import AIRFLOW
 from pipelines.config import Dispatcher
@@ -153,7 +155,7 @@ class Batches:
         """Decide on a run of a scenario and post it where it is time; returns its rows, 0 where there is none."""
         if not self._due(backlog):
             return 0
-        run = self._ledger.take_run(backlog.scenario, self._config.batch_size)
+        run = self._ledger.take_run(backlog.scenario, self._config.batch_size, traces=tracing.on())
         if run is None:
             return 0
         fail_point("dispatcher.decided")
@@ -205,7 +207,9 @@ class Batches:
         began = time.perf_counter()
         outcome = PostOutcome.REFUSED
         try:
-            triggered = self._airflow.trigger(run.scenario, run.run_id, {"items": run.size, **run.trace.headers})
+            with _dispatching(run) as span:
+                trace = span.context or run.trace()
+                triggered = self._airflow.trigger(run.scenario, run.run_id, {"items": run.size, **trace.headers})
             outcome = PostOutcome.CREATED if triggered is Triggered.CREATED else PostOutcome.EXISTS
         except AirflowUnavailable:
             outcome = PostOutcome.UNAVAILABLE
@@ -234,3 +238,18 @@ class Batches:
             metrics.STAYING_RUNS.labels(scenario).set(staying.get(scenario, 0))
             metrics.SCENARIO_PAUSED.labels(scenario).set(dags.get(scenario, False))
             metrics.SCENARIO_NOT_INSTALLED.labels(scenario).set(waits_in_vain)
+
+
+def _dispatching(run: Run) -> tracing.Span:
+    """The span of asking for a run: in its event's trace, or the root of the run's own, with a link to each event's."""
+    if not tracing.on():
+        return tracing.NOTHING
+    about: dict[str, tracing.Value] = {
+        "careloom__run__id": run.run_id,
+        "careloom__run__size": run.size,
+        "careloom__scenario__id": run.scenario,
+    }
+    if run.alone:
+        return tracing.span("dispatch", "producer", about, parent=run.alone)
+    links = [context for trace in run.traces if (context := parse(trace))]
+    return tracing.span("dispatch", "producer", about, own=run.trace(tracing.share()), links=links)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
@@ -20,6 +21,7 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from monitoring import metrics
 from monitoring.metrics import RecordOutcome
+from pipelines import tracing
 from pipelines.breaker import KAFKA
 from pipelines.config import Config
 from pipelines.dead_letter_topic import DeadLetterTopic
@@ -132,6 +134,7 @@ class Intake:
         session.commit()
         if not records:
             return
+        began = datetime.now(UTC)
         self._epochs = session.epochs()
         read = [self._reader.read(record) for record in records]
         fail_point("dispatcher.consumed")
@@ -141,6 +144,7 @@ class Intake:
             return  # asked to stop while broker or ledger was away: nothing is committed, the records come again
         fail_point("dispatcher.recorded")
         _count(recorded, len(incoming))
+        _traced(incoming, began)
         self._pressure.added(recorded.work)
         if recorded.work:
             self._wake()
@@ -422,3 +426,14 @@ def _count(recorded: Recorded, read: int) -> None:
         (RecordOutcome.MISSING, recorded.missing),
     ):
         metrics.RECORDS_CONSUMED.labels(outcome).inc(number)
+
+
+def _traced(incoming: Sequence[Incoming], began: datetime) -> None:
+    """A span for each event that was matched and written to the ledger."""
+    if not tracing.on():
+        return
+    ended = datetime.now(UTC)
+    for item in incoming:
+        if item.event is not None:
+            about = {"careloom__event__id": item.event.event_id, "careloom__resource__type": item.event.resource_type}
+            tracing.past("match", item.event.trace, began, ended, "consumer", **about)

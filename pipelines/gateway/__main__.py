@@ -9,6 +9,7 @@ from pathlib import Path
 
 import uvicorn
 
+from pipelines import tracing
 from pipelines.config import Config, load
 from pipelines.errors import ConfigError
 from pipelines.gateway.app import create_app
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     set_up("gateway")
     try:
         config = load(options.config)
+        tracing.start(config.tracing, "gateway")
     except ConfigError as error:
         log.error("%s", error)  # noqa: TRY400 the message is the remedy
         return 2
@@ -54,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         lifespan="on",
         timeout_graceful_shutdown=GRACE,
     )
+    tracing.flush(config.tracing.flush)
     return 0
 
 

@@ -170,10 +170,13 @@ class Run:
     staying: bool = False
 
     @property
-    def trace(self) -> TraceContext:
-        """Its own trace context: of a single event that one's, else one that is made of the run's id."""
-        alone = parse(self.traces[0]) if len(self.traces) == self.size == 1 else None
-        return alone or trace_of_run(self.run_id)
+    def alone(self) -> TraceContext | None:
+        """The trace context of its event, where it is a single one that has one."""
+        return parse(self.traces[0]) if len(self.traces) == self.size == 1 else None
+
+    def trace(self, share: float = 0.0) -> TraceContext:
+        """Its trace context: of a single event that one's, else one that is made of the run's id."""
+        return self.alone or trace_of_run(self.run_id, share)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,9 +48,7 @@ def test_each_try_leaves_its_run_its_end_and_its_steps(ledger: Ledger, make, jou
     second = taken(ledger)
     ledger.wait(second, Waits("down", dependency="model:small"))
     third = taken(ledger)
-    ledger.inferred(third, Inference({"drafts": []}, {}))
-    [written] = ledger.claim_inferred(third.run_id, 60)
-    ledger.written(written, Written(["Flag/1"], 1, 0))
+    ledger.written(ledger.inferred(third, Inference({"drafts": []}, {})), Written(["Flag/1"], 1, 0))
     entries = journal()
     assert [entry["end"] for entry in entries] == ["failed", "waits", "inferred", "written"]
     assert [entry["run"] for entry in entries] == [first.run_id, second.run_id, third.run_id, third.run_id]

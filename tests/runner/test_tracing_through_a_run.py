@@ -61,4 +61,4 @@ def test_a_run_of_one_event_goes_on_in_its_trace_and_a_run_of_many_has_its_own(h
     assert run is not None
     events = {event_id[:32] for event_id in house.payloads.bytes}
     assert {parse(trace).trace_id for trace in run.traces} == events
-    assert (run.trace.trace_id in events) is (many == 1)
+    assert (run.trace().trace_id in events) is (many == 1)
