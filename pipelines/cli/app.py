@@ -13,7 +13,7 @@ from fhir_adapters.errors import AdapterError
 from pipelines.errors import CareloomError, ConfigError
 
 #: Commands in the order of `--help`; each is the function of that name in the module of that name (`try_` for "try").
-COMMANDS = ("demo", "up", "status", "send", "replay", "doctor", "plugins", "new", "check", "try")
+COMMANDS = ("demo", "up", "status", "trace", "send", "replay", "doctor", "plugins", "new", "check", "try")
 #: Groups of commands; each is the `app` in the module of that name.
 GROUPS = ("switch", "dead-letters", "knowledge")
 
@@ -33,6 +33,8 @@ To add a scenario:     careloom new pre_visit my-scenario,  careloom check,  car
 What is installed:     careloom plugins
 
 What failed for good:  careloom dead-letters list
+
+Where an event is:     careloom trace --last
 
 To run events again:   careloom replay --since 2h --why REASON
 

@@ -28,6 +28,7 @@ from pipelines.errors import AirflowError, AirflowUnavailable
 from pipelines.fail_points import fail_point
 from pipelines.failure_policy import Trouble
 from pipelines.ledger import Ledger, Run
+from pipelines.ledger.holdups import Holdup, Holdups
 from pipelines.ledger.rows import Backlog
 from pipelines.models.admission import Room
 from pipelines.process import describe
@@ -78,6 +79,7 @@ class Batches:
         self._idle_reasons: dict[str, str] = {}
         self._gauged: set[str] = set()
         self._full_until = 0.0
+        self._holdups = Holdups()
 
     def run(self, stop: threading.Event, wake: threading.Event) -> None:
         """Make runs until `stop` is set; at once when `wake` is, else every so often."""
@@ -91,6 +93,7 @@ class Batches:
                 if isinstance(error, AirflowUnavailable):
                     retry_after = error.retry_after
                     self._watched.failed(retry_after)
+                    self._holdups.note_all(Holdup.AIRFLOW_DOWN)
                 pause = self._backoff.failed(retry_after)
                 log.warning("no runs can be made (%s); again in %.1f s", describe(error), pause)
                 stop.wait(pause)
@@ -113,6 +116,7 @@ class Batches:
             return self._config.linger
         backlog = self._ledger.backlog()
         self._pressure.measured(sum(b.waiting for b in backlog))
+        self._holdups.forget({b.scenario for b in backlog if b.waiting})
         if not backlog:
             with suppress(AirflowError):  # kept fresh: the first event after a quiet hour does not wait for this answer
                 self._airflow.dags()
@@ -155,9 +159,12 @@ class Batches:
         """Decide on a run of a scenario and post it where it is time; returns its rows, 0 where there is none."""
         if not self._due(backlog):
             return 0
-        run = self._ledger.take_run(backlog.scenario, self._config.batch_size, traces=tracing.on())
-        if run is None:
+        held = self._holdups.until_now(backlog.scenario)
+        run = self._ledger.take_run(backlog.scenario, self._config.batch_size, traces=tracing.on(), held=held)
+        if run is None:  # what is ready is superseded, or, for all that we know, switched off
+            self._holdups.note(backlog.scenario, Holdup.SWITCHED_OFF)
             return 0
+        self._holdups.ended(backlog.scenario)
         fail_point("dispatcher.decided")
         metrics.BATCH_SIZE.labels(run.scenario).observe(run.size)
         self._post(run)
@@ -168,12 +175,19 @@ class Batches:
 
         A run that stays takes rows itself: they wait for it as long as they would for company, and no longer.
         """
-        if not backlog.ready or backlog.open_runs >= self._config.max_open_runs or not self._has_room(backlog):
+        if not backlog.ready:
             return False
-        if not backlog.open_runs:
-            return True
         full = backlog.ready >= self._config.batch_size and not backlog.staying
-        return full or backlog.oldest >= self._config.linger
+        if backlog.open_runs >= self._config.max_open_runs:
+            holdup = Holdup.RUNS_FULL
+        elif not self._has_room(backlog):
+            holdup = Holdup.MODEL_FULL
+        elif not backlog.open_runs or full or backlog.oldest >= self._config.linger:
+            return True
+        else:
+            holdup = Holdup.LINGER
+        self._holdups.note(backlog.scenario, holdup)
+        return False
 
     def _has_room(self, backlog: Backlog) -> bool:
         """Whether the scenario's model can take more of it; what it cannot take waits in the ledger."""
@@ -185,18 +199,20 @@ class Batches:
 
     def _able(self, scenario: str, dags: Mapping[str, bool]) -> bool:
         """Whether a run would start; why not is said once."""
+        reason, holdup = "", Holdup.CAME_TO_NOTHING
         if scenario not in self._installed:
-            reason = "it is not installed here"
+            reason, holdup = "it is not installed here", Holdup.NOT_INSTALLED
         elif scenario not in dags:
-            reason = "Airflow has no DAG of it that can run"
+            reason, holdup = "Airflow has no DAG of it that can run", Holdup.NO_DAG
         elif dags[scenario]:
-            reason = "its DAG is paused in Airflow"
-        else:
-            reason = ""
+            reason, holdup = "its DAG is paused in Airflow", Holdup.PAUSED
         if reason != self._idle_reasons.get(scenario, ""):
             log.warning("%s: %s", scenario, f"rows wait: {reason}" if reason else "rows go on")
             self._idle_reasons[scenario] = reason
-        return not reason and not self._holds.holds(scenario)
+        able = not reason and not self._holds.holds(scenario)
+        if not able:
+            self._holdups.note(scenario, holdup)
+        return able
 
     def _post(self, run: Run) -> None:
         """Ask Airflow for a run. One that Airflow refuses gives its rows back, and the scenario is held for a while.

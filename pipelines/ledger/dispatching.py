@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import text, update
+from sqlalchemy import null, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from pipelines.errors import ErrorClass
@@ -69,7 +69,9 @@ class Dispatching(Verbs):
         with self._engine.begin() as connection:
             return [Backlog(**row._mapping) for row in connection.execute(queries.BACKLOG)]
 
-    def take_run(self, scenario: str, size: int, *, traces: bool = False) -> Run | None:
+    def take_run(
+        self, scenario: str, size: int, *, traces: bool = False, held: Sequence[Sequence[str | int]] = ()
+    ) -> Run | None:
         """Decide on a run: bind up to `size` rows of a scenario to a new run id.
 
         A patient's rows are taken in order, and none while another run of the scenario has rows of that patient, or an
@@ -82,6 +84,7 @@ class Dispatching(Verbs):
         Args:
             scenario: whose.
             size: rows at most.
+            held: what kept the scenario waiting before this run, as `holdups.Holdups` has it.
             traces: whether the contexts of all its events are wanted; of a single one it is given in any case.
         """
         with self._engine.begin() as connection:
@@ -90,7 +93,13 @@ class Dispatching(Verbs):
                 return None
             run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}"
             connection.execute(
-                insert(runs).values(run_id=run_id, scenario=scenario, size=len(found.ids), decided_at=text("now()"))
+                insert(runs).values(
+                    run_id=run_id,
+                    scenario=scenario,
+                    size=len(found.ids),
+                    decided_at=text("clock_timestamp()"),
+                    held=list(held) if held else null(),
+                )
             )
             values = {
                 "ids": found.ids,

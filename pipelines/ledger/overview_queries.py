@@ -6,8 +6,7 @@ from sqlalchemy import text
 
 # Why each row that is in no run waits, grouped. The tests are those of `queries._OPEN`, which decides; here each also
 # says which of them it was, the one that a person would have to see to first.
-WAITS = text(
-    """
+_NAMED = """
     WITH down AS MATERIALIZED (
         SELECT dependency FROM breakers
         WHERE (state = 'open' AND retry_at > now())
@@ -30,7 +29,7 @@ WAITS = text(
                 false) AS behind_waiting
         FROM open WINDOW patient AS (PARTITION BY scenario, patient_key)
     ), judged AS (
-        SELECT scenario, received_at, CASE
+        SELECT id, scenario, received_at, CASE
                 WHEN behind_parked THEN 'behind_parked'
                 WHEN dependency IS NOT NULL THEN 'dependency_down'
                 WHEN until IS NOT NULL AND switched THEN 'model_off'
@@ -41,15 +40,23 @@ WAITS = text(
             dependency, until, error_class
         FROM standing WHERE waits
     ), named AS (
-        SELECT scenario, received_at, why, CASE why WHEN 'backoff' THEN until END AS until,
+        SELECT id, scenario, received_at, why, CASE why WHEN 'backoff' THEN until END AS until,
             CASE why WHEN 'dependency_down' THEN dependency WHEN 'backoff' THEN error_class END AS what
         FROM judged
     )
+"""
+
+WAITS = text(
+    _NAMED
+    + """
     SELECT scenario, why, what, count(*) AS items, min(until) AS until,
         greatest(extract(epoch FROM now() - min(received_at)), 0)::float AS oldest
     FROM named GROUP BY scenario, why, what ORDER BY scenario, why, what
     """
 )
+
+# The same for one row; none where it does not wait.
+WAIT_OF = text(_NAMED + "SELECT scenario, why, what, until FROM named WHERE id = :id")
 
 # Of scenarios of which no run stays: one that does takes what is ready, however many are open.
 OPEN_RUNS = text(
