@@ -29,7 +29,8 @@ _HOLDUPS = {
     "linger": "company for a shared run (dispatcher.linger)",
     "came_to_nothing": "the last run of its scenario came to nothing: held for a while",
 }
-_WAITS = {
+#: `overview.Why` in words, for `careloom top` as well.
+WAITS = {
     "everything_off": "everything is switched off",
     "scenario_off": "its scenario is switched off",
     "behind_parked": "an earlier one of its patient is a dead letter",
@@ -246,7 +247,7 @@ def _ended(entry: Mapping[str, Any], at: datetime, end: datetime, run_id: str) -
 def _waiting(journey: Journey, way: Way, since: datetime, after: str) -> Iterator[Hop]:
     """The wait that still goes on, named as `careloom top` names it."""
     why, what, until = way.waits or ("ready", "", None)
-    detail = " ".join(part for part in (what, _WAITS.get(why, why)) if part)
+    detail = " ".join(part for part in (what, WAITS.get(why, why)) if part)
     if until is not None:
         detail += f" until {until.astimezone(UTC):%H:%M:%S} UTC"
     if why == "ready" and after:

@@ -13,7 +13,7 @@ from fhir_adapters.errors import AdapterError
 from pipelines.errors import CareloomError, ConfigError
 
 #: Commands in the order of `--help`; each is the function of that name in the module of that name (`try_` for "try").
-COMMANDS = ("demo", "up", "status", "trace", "send", "replay", "doctor", "plugins", "new", "check", "try")
+COMMANDS = ("demo", "up", "status", "top", "trace", "send", "replay", "doctor", "plugins", "new", "check", "try")
 #: Groups of commands; each is the `app` in the module of that name.
 GROUPS = ("switch", "dead-letters", "knowledge")
 
@@ -34,7 +34,7 @@ What is installed:     careloom plugins
 
 What failed for good:  careloom dead-letters list
 
-Where an event is:     careloom trace --last
+What waits, and why:   careloom top,  careloom trace --last
 
 To run events again:   careloom replay --since 2h --why REASON
 

@@ -168,6 +168,22 @@ class Timeliness:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast the events of some time became drafts.
+
+    Attributes:
+        per_minute: drafts written within the last minute.
+        written: of the events of that time.
+        p50, p95: seconds from event to written draft.
+    """
+
+    per_minute: int
+    written: int
+    p50: float
+    p95: float
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """One scenario, now.
 
@@ -248,6 +264,19 @@ def timeliness(engine: Engine, promises: Sequence[Promise], window: float) -> Ma
     with engine.connect() as connection:
         rows = connection.execute(overview_queries.TIMELINESS, values)
         return {row.scenario: Timeliness(row.met, row.missed, row.discarded) for row in rows}
+
+
+def pace(engine: Engine, window: float) -> Mapping[str, Pace]:
+    """How fast drafts are written: scenario -> pace of the events that came within the last `window` seconds.
+
+    Costs as `timeliness` does. Scenarios that have written nothing are left out; replays do not count.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: the ledger does not answer.
+    """
+    with engine.connect() as connection:
+        rows = connection.execute(overview_queries.PACE, {"window": window})
+        return {row.scenario: Pace(row.per_minute, row.written, float(row.p50), float(row.p95)) for row in rows}
 
 
 @dataclass(frozen=True, slots=True)

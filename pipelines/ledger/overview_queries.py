@@ -86,6 +86,19 @@ TIMELINESS = text(
     """
 )
 
+# How fast: drafts written within the last minute, and how long those took from their event that came in the window.
+PACE = text(
+    """
+    SELECT w.scenario, count(*) FILTER (WHERE w.written_at > now() - interval '1 minute') AS per_minute,
+        count(*) AS written,
+        percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM w.written_at - w.received_at)) AS p50,
+        percentile_cont(0.95) WITHIN GROUP (ORDER BY extract(epoch FROM w.written_at - w.received_at)) AS p95
+    FROM events e JOIN work w USING (event_id)
+    WHERE e.durable_at > now() - :window * interval '1 second' AND w.state = 'written' AND w.replay = 0
+    GROUP BY w.scenario
+    """
+)
+
 # The classes that parked work has, by scenario.
 PARKED = text(
     """

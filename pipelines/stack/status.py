@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipelines.config import Config, load
 from pipelines.errors import StackError
+from pipelines.lag import lag_of
 from pipelines.stack import record
 from pipelines.stack.processes import alive
 
@@ -71,7 +72,7 @@ def status(state_dir: Path) -> Status:
         programs = dict(zip(running.programs, pool.map(_health, running.programs.values()), strict=True))
         config = load(Path(running.config))
         tansu = running.chosen.get("broker", "").startswith("tansu")  # it answers "latest" wrongly
-        lag = pool.submit(lambda: None if tansu else _lag(config))
+        lag = pool.submit(lambda: None if tansu else lag_of(config))
         account = pool.submit(_account, config)
     work, unaccounted, down = account.result()
     healthy = all(one.problem is None for one in programs.values())
@@ -92,35 +93,6 @@ def status(state_dir: Path) -> Status:
 def _health(program: record.Running) -> Health:
     problem = "not running" if not alive(program.pid) else program.probe.ask(program.started) if program.probe else None
     return Health(program.part, program.pid, problem, program.restarts, program.log)
-
-
-def _lag(config: Config) -> int | None:
-    """Records between the dispatcher's committed offsets and the ends of the partitions."""
-    from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-    from kafka.errors import KafkaError
-
-    try:
-        consumer = KafkaConsumer(bootstrap_servers=config.kafka.bootstrap, request_timeout_ms=5000)
-        admin = KafkaAdminClient(bootstrap_servers=config.kafka.bootstrap, request_timeout_ms=5000)
-    except KafkaError:
-        return None
-    try:
-        numbers = consumer.partitions_for_topic(config.kafka.topic) or set()
-        partitions = [TopicPartition(config.kafka.topic, number) for number in numbers]
-        ends = consumer.end_offsets(partitions)
-        starts = consumer.beginning_offsets(partitions)
-        committed = admin.list_group_offsets(config.kafka.group).get(config.kafka.group, {})
-        behind = 0
-        for partition, end in ends.items():
-            taken = committed[partition].offset if partition in committed else starts[partition]
-            behind += int(end) - int(taken)
-    except KafkaError:
-        return None
-    else:
-        return behind
-    finally:
-        consumer.close()
-        admin.close()
 
 
 def _account(config: Config) -> tuple[Mapping[str, int] | None, int | None, Mapping[str, str]]:
