@@ -98,8 +98,12 @@ def hops(journey: Journey, way: Way) -> list[Hop]:
     found = list(_arrival(journey, way))
     since, after = way.at["matched"], ""
     for one in _tries(way):
-        found += _waited(way, since, one.run.decided_at, after, first=not after, size=one.run.size)
-        found += _ran(journey, way, one)
+        if _stayed(one.run, since):
+            found += _taken(way, one, since, after)
+        else:
+            found += _waited(way, since, one.run.decided_at, after, first=not after, size=one.run.size)
+            found += _asked(way, one)
+        found += _ran(way, one, found[-1].end)
         since = max(found[-1].end or journey.now, since)
         after = _after(one.entries[-1]) if one.entries else "lost"
     if way.state is State.PARKED:
@@ -176,25 +180,49 @@ def _named(way: Way, since: datetime, until: datetime) -> Iterator[tuple[datetim
             yield began, ended, _HOLDUPS.get(str(why), str(why))
 
 
-def _ran(journey: Journey, way: Way, one: _Try) -> Iterator[Hop]:
-    """From the decision on a run to how the row left it."""
-    run, last_run = one.run, way.runs[-1] is one.run
-    running = last_run and not way.over and way.run_id == run.run_id
-    posted = run.posted_at
-    yield Hop("run asked of Airflow", Kind.WORK, run.decided_at, posted, f"{run.size} rows share it", run.run_id)
-    at = posted or run.decided_at
-    if posted is None and running:
+def _stayed(run: RunRow, since: datetime) -> bool:
+    """Whether a run was under way already when a row began to wait: one that stays takes rows itself."""
+    return run.posted_at is not None and run.posted_at < since
+
+
+def _taken(way: Way, one: _Try, since: datetime, after: str) -> Iterator[Hop]:
+    """The wait for a run that stays."""
+    first = _first(way, one, since)
+    end = None if first is None and _running(way, one) else first or since
+    yield Hop("waited", Kind.WAIT, since, end, after or "for a run that stays", one.run.run_id)
+
+
+def _asked(way: Way, one: _Try) -> Iterator[Hop]:
+    """From the decision on a run to its task."""
+    run, running = one.run, _running(way, one)
+    yield Hop(
+        "run asked of Airflow", Kind.WORK, run.decided_at, run.posted_at, f"{run.size} rows share it", run.run_id
+    )
+    if run.posted_at is None and running:
         return
-    started = way.at.get("started") if last_run else None
-    began = _began(one.entries)
-    first = min((time for time in (started, began) if time is not None and time >= at), default=None)
+    at = run.posted_at or run.decided_at
+    first = _first(way, one, at)
     if first is None and not one.entries:
         yield Hop("queued in Airflow", Kind.WAIT, at, None if running else run.closed_at, "", run.run_id)
         return
-    first = first or at
-    yield Hop("queued in Airflow, task started", Kind.WAIT, at, first, "", run.run_id)
-    at = first
-    before = "its turn in the run"
+    yield Hop("queued in Airflow, task started", Kind.WAIT, at, first or at, "", run.run_id)
+
+
+def _running(way: Way, one: _Try) -> bool:
+    return way.runs[-1] is one.run and not way.over and way.run_id == one.run.run_id
+
+
+def _first(way: Way, one: _Try, after: datetime) -> datetime | None:
+    """When a run's task took the row; None where it has not yet."""
+    started = way.at.get("started") if way.runs[-1] is one.run else None
+    return min((time for time in (started, _began(one.entries)) if time is not None and time >= after), default=None)
+
+
+def _ran(way: Way, one: _Try, at: datetime | None) -> Iterator[Hop]:
+    """What a run's task did with the row, and how the row left it."""
+    if at is None:
+        return
+    run, before = one.run, "its turn in the run"
     for entry in one.entries:
         for hop in _steps(entry, run.run_id):
             if hop.start - at >= _SHORT:
@@ -205,7 +233,7 @@ def _ran(journey: Journey, way: Way, one: _Try) -> Iterator[Hop]:
         end = _time(entry["to"])
         yield _ended(entry, at, end, run.run_id)
         at = max(at, end)
-    if running:
+    if _running(way, one):
         yield Hop("being worked on", Kind.WORK, at, None, way.state.value, run.run_id)
 
 
