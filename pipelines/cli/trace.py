@@ -1,4 +1,4 @@
-"""`careloom trace`: one event's way as a waterfall: each wait named, each failed try by its class; nothing private."""
+"""`careloom trace`: an event's way as a waterfall: each wait named, each failed try by its class; nothing private."""
 
 from __future__ import annotations
 

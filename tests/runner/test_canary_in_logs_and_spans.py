@@ -1,4 +1,4 @@
-"""A name that stands in an event, in the record and in answers is in no line of any log and in no span, whatever fails."""
+"""A name in an event, in the record and in answers is in no line of any log and in no span, whatever fails."""
 
 from __future__ import annotations
 
