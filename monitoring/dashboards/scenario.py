@@ -120,8 +120,12 @@ BOARD = Board(
                     "Runs that wait for further work, and the work a second that such runs took (told at their end).",
                     "short",
                     {
-                        "{{scenario}} stay": f"careloom_dispatcher_staying_runs{{{SCENARIO}}}",
-                        "{{scenario}} taken": rate("careloom_dispatcher_rows_taken_total", SCENARIO, "scenario"),
+                        "{{scenario}} stay": or_zero(
+                            f"sum by (scenario) (careloom_dispatcher_staying_runs{{{SCENARIO}}})", "scenario"
+                        ),
+                        "{{scenario}} taken": or_zero(
+                            rate("careloom_dispatcher_rows_taken_total", SCENARIO, "scenario"), "scenario"
+                        ),
                     },
                     airflow=True,
                 ),
