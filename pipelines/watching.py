@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -62,9 +62,9 @@ class Watch:
         self._airflow = AirflowApi(config.airflow, timeout=2.0)
         self._room = Room(config.registry, {s.id: s.deadline.total_seconds() for s in loaded.scenarios.values()})
         self._ask_lag = lag
-        self._asking = ThreadPoolExecutor(1, thread_name_prefix="lag")
-        self._lag: Future[int | None] | None = None
-        self._lag_known: int | None = None
+        # a daemon: kafka-python takes half a minute to find a broker away, and nobody who leaves waits for that
+        self._asking: threading.Thread | None = None
+        self._lag: int | None = None
         self._lag_at = float("-inf")
         self._kept: tuple[float, Mapping[str, Timeliness], Mapping[str, Pace]] | None = None
 
@@ -87,18 +87,14 @@ class Watch:
 
     def close(self) -> None:
         """Give everything back."""
-        self._asking.shutdown(wait=False, cancel_futures=True)
         self._airflow.close()
         self._engine.dispose()
 
     def settled(self, seconds: float) -> None:
         """Wait for Kafka's answer, for so long at most: a single look has no later one to show it."""
         self._lagging()
-        if self._lag is not None:
-            try:
-                self._lag.result(seconds)
-            except TimeoutError:
-                return
+        if self._asking is not None:
+            self._asking.join(seconds)
 
     def _dags(self) -> tuple[Mapping[str, bool] | None, str]:
         try:
@@ -107,9 +103,15 @@ class Watch:
             return None, str(error)
 
     def _lagging(self) -> int | None:
-        if self._lag is not None and self._lag.done():
-            self._lag_known, self._lag = (None if self._lag.exception() else self._lag.result()), None
-        if self._lag is None and time.monotonic() - self._lag_at > LAG_EVERY:
+        going = self._asking is not None and self._asking.is_alive()
+        if not going and time.monotonic() - self._lag_at > LAG_EVERY:
             self._lag_at = time.monotonic()
-            self._lag = self._asking.submit(self._ask_lag, self._config)
-        return self._lag_known
+            self._asking = threading.Thread(target=self._ask, name="lag", daemon=True)
+            self._asking.start()
+        return self._lag
+
+    def _ask(self) -> None:
+        try:
+            self._lag = self._ask_lag(self._config)
+        except Exception:  # noqa: BLE001  whatever the client trips over, the lag is not known
+            self._lag = None
