@@ -236,7 +236,8 @@ FAULTS: tuple[Fault, ...] = (
         "fhir:hospital", waits=120, windows=120,
     ),
     Fault(
-        "disk-nearly-full", "a disk of careloom's is nearly full", _fill, _empty, "CareloomDiskNearlyFull", windows=60
+        "disk-nearly-full", "a disk of careloom's is nearly full", _fill, _empty, "CareloomDiskNearlyFull", "small",
+        windows=60,
     ),
     Fault(
         "fhir-rejects-drafts", "the FHIR server rejects every draft (422)", *_front("reject-writes"),

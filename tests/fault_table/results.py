@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +12,8 @@ from tests.fault_table.faults import FAULTS
 from tests.fault_table.runbook import RUNBOOKS
 from tests.fault_table.trial import Outcome
 
-FILE = PROJECT / ".careloom" / "fault-table.json"
-PAGE = PROJECT / "docs" / "fault-table.md"
+#: Outcomes, the newest of each fault, and the page that is written of them.
+FILE, PAGE = PROJECT / "docs" / "fault-table.json", PROJECT / "docs" / "fault-table.md"
 
 _HEAD = """\
 # Faults, and who is told of them
@@ -81,7 +79,7 @@ def page(outcomes: list[Outcome]) -> str:
     """docs/fault-table.md."""
     good = sum(one.good for one in outcomes)
     parts = [
-        _HEAD.format(machine=machine()),
+        _HEAD.format(machine="; ".join(sorted({one.machine for one in outcomes}))),
         f"{good} of {len(outcomes)} faults: the right alert alone, over after the mending, its runbook right.\n",
         table(outcomes),
         _runbooks(outcomes),
@@ -110,12 +108,6 @@ def _runbooks(outcomes: list[Outcome]) -> str:
     rows += ["", "Not carried out:", ""]
     rows += [f"- {name}: {NOT_MADE.get(name, 'its fault was not made in these runs.')}" for name in left]
     return "\n".join(rows) + "\n"
-
-
-def machine() -> str:
-    """What it was run on, without naming it."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    return f"{os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.machine()}, Python {platform.python_version()}"
 
 
 #: Alerts whose faults are not made, and why.

@@ -104,6 +104,14 @@ def test_outcomes_are_kept_and_shown_as_they_were(tmp_path: Path) -> None:
     assert "- CareloomWatchdog: " in page
 
 
+def test_the_page_says_what_its_outcomes_say() -> None:
+    outcomes = results.ordered(results.read(results.FILE))
+    assert len(outcomes) >= 15
+    assert results.PAGE.read_text("utf-8") == results.page(outcomes), (
+        "run: python -m tests.fault_table --page-only --write"
+    )
+
+
 def test_a_fault_has_time_to_be_paged_in() -> None:
     for fault in FAULTS:
         assert fault.waits + fault.windows >= 60, fault.name

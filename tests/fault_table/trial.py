@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ class Outcome:
         runbooks: page -> what was wrong with it.
         commands: page -> how many of its commands were run.
         load: of the machine, on average over the last minute, at the page.
+        machine: what it was run on, without naming it.
         trouble: what broke in the run itself.
     """
 
@@ -59,6 +61,7 @@ class Outcome:
     runbooks: dict[str, list[str]] = field(default_factory=dict)
     commands: dict[str, int] = field(default_factory=dict)
     load: float = 0.0
+    machine: str = ""
     trouble: str = ""
 
     @property
@@ -67,6 +70,12 @@ class Outcome:
         told = self.alert is None or (self.paged is not None and self.resolved is not None)
         wrong = any(self.runbooks.values())
         return told and not (self.others or self.unsolved or wrong or self.trouble)
+
+
+def machine() -> str:
+    """What this runs on, without naming it."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return f"{os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.machine()}, Python {platform.python_version()}"
 
 
 class Trial:
@@ -81,7 +90,7 @@ class Trial:
     def __init__(self, house: House, fault: Fault, say: Callable[[str], None]) -> None:
         self._house, self._fault, self._say = house, fault, say
         now = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
-        self.outcome = Outcome(fault.name, fault.what, fault.alert, house.scale, now)
+        self.outcome = Outcome(fault.name, fault.what, fault.alert, house.scale, now, machine=machine())
         self._calls_before = len(house.telephone.calls)
 
     def run(self) -> Outcome:
@@ -89,18 +98,20 @@ class Trial:
         house, fault, outcome = self._house, self._fault, self.outcome
         house.watch.begin()
         began = time.time()
+        mended = None
         try:
             fault.make(house)
             self._wait_for_page(began)
             self._carry_out_runbooks("Diagnosis", fault.pages)
             time.sleep(fault.linger)
             if fault.by_hand and outcome.paged is not None:
+                mended = time.time()
                 fault.first(house)
                 self._carry_out_runbooks("Mitigation", ())
         except Exception as error:
             outcome.trouble = f"{type(error).__name__}: {error}"[:300]
         finally:
-            mended = time.time()
+            mended = mended or time.time()
             self._mend()
         self._wait_for_the_end(mended)
         return outcome
