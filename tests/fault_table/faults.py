@@ -201,7 +201,7 @@ def _delete(house: House) -> None:
 
 
 def _undelete(house: House) -> None:
-    house.sql("INSERT INTO work SELECT * FROM deleted_by_hand")
+    house.sql("INSERT INTO work OVERRIDING SYSTEM VALUE SELECT * FROM deleted_by_hand")
     house.sql("DROP TABLE deleted_by_hand")
 
 
