@@ -48,6 +48,7 @@ def test_a_hash_that_belongs_to_the_command_stays() -> None:
         ("echo one    # shows: two", "does not show"),
         ("false", "ended with 1"),
         ("false    # ends with: 1", None),
+        ("echo one; false    # ends with: 1    # shows: one", None),
         ("true    # ends with: 7", "ended with 0"),
         ("there-is-no-such-command", "ended with 127"),
         ("echo 127.0.0.1:9090    # shows: 127.0.0.1:21090", None),
