@@ -15,10 +15,11 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipelines.stack.part import PROJECT
+from tests.fault_table.scaling import windows
 
 RUNBOOKS = PROJECT / "monitoring" / "runbooks"
 #: Seconds that one command may take.
@@ -97,6 +98,7 @@ def carry_out(
     environment: Mapping[str, str],
     addresses: Mapping[str, str],
     words: Mapping[str, str],
+    scale: float = 1.0,
 ) -> CarriedOut:
     """Run the commands under a heading of an alert's page.
 
@@ -107,10 +109,12 @@ def carry_out(
         environment: of the commands.
         addresses: usual host:port -> that of this stack.
         words: placeholder -> what stands for it.
+        scale: of the rules; a page's queries look back as far as its rule does.
     """
     done = CarriedOut(alert)
     for one in commands((RUNBOOKS / f"{alert}.md").read_text("utf-8"), heading):
-        done.steps.append(_run(one, folder, environment, addresses, words))
+        short = replace(one, line=windows(one.line, scale)) if scale != 1 and one.line.startswith("promtool") else one
+        done.steps.append(_run(short, folder, environment, addresses, words))
     return done
 
 

@@ -40,12 +40,19 @@ def scaled(rules: dict[str, Any], scale: float) -> dict[str, Any]:
 
 
 def _rule(rule: dict[str, Any], scale: float) -> dict[str, Any]:
-    changed = {**rule, "expr": _windows(rule["expr"], scale)}
+    changed = {**rule, "expr": windows(rule["expr"], scale)}
     waits = {key: scaled_durations(rule[key], scale, least=1) for key in ("for",) if key in rule}
     return changed | waits
 
 
-def _windows(expression: str, scale: float) -> str:
+def windows(expression: str, scale: float) -> str:
+    """An expression with shorter windows and offsets.
+
+    Args:
+        expression: PromQL.
+        scale: between 0 and 1.
+    """
+
     def window(found: re.Match[str]) -> str:
         return f"[{scaled_durations(found[1], scale, least=LEAST_WINDOW)}]"
 

@@ -37,6 +37,13 @@ def test_a_pages_commands_are_found_under_their_heading() -> None:
     assert commands(PAGE, "Mitigation") == [Command("false", code=1)]
 
 
+def test_a_pages_queries_look_back_as_far_as_a_shortened_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "A.md").write_text("## Diagnosis\n\n```sh\npromtool query 'increase(x[2m])'\n```\n", "utf-8")
+    monkeypatch.setattr(runbook, "RUNBOOKS", tmp_path)
+    done = carry_out("A", "Diagnosis", folder=tmp_path, environment=os.environ, addresses={}, words={}, scale=0.25)
+    assert done.steps[0].line == "promtool query 'increase(x[30s])'"
+
+
 def test_a_hash_that_belongs_to_the_command_stays() -> None:
     assert command("sed 's#a#b#' x    # shows: b").line == "sed 's#a#b#' x"
 

@@ -195,6 +195,7 @@ class Trial:
                 environment=self._house.shell(),
                 addresses=self._house.addresses(),
                 words=self._words(),
+                scale=self._house.scale,
             )
             self._note(done)
 
