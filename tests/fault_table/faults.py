@@ -86,12 +86,17 @@ def _nothing(house: House) -> None:
 # --- Airflow ---------------------------------------------------------------------------------------------------------
 
 
-def _kill_worker(house: House) -> None:
+def _kill_task(house: House, *, with_its_worker: bool = False) -> None:
+    """kill -9 a task's process; with the executor's worker that looks after it, nobody is left to tell of it."""
+
     def killed() -> bool:
-        for pid in house.stack.pids("scheduler")[1:]:
-            if _runs_a_task(pid):
-                house.stack.kill("scheduler", pid)
-                return True
+        own, *others = house.stack.pids("scheduler")
+        for pid in filter(_runs_a_task, others):
+            worker = psutil.Process(pid).ppid()
+            if with_its_worker and worker != own:
+                house.stack.kill("scheduler", worker)
+            house.stack.kill("scheduler", pid)
+            return True
         return False
 
     end = time.monotonic() + 120
@@ -277,9 +282,10 @@ FAULTS: tuple[Fault, ...] = (
         "poison", "a record on the topic is no event", _poison, _nothing, "CareloomPoisonRecords", windows=30,
         by_hand=True,
     ),
+    Fault("task-killed", "a task's process is killed", _kill_task, _nothing, None, linger=60),
     Fault(
-        "worker-dead", "a worker is killed with its task", _kill_worker, _nothing, "CareloomAirflowTasksLost",
-        windows=30,
+        "worker-dead", "a worker is killed with its task", lambda house: _kill_task(house, with_its_worker=True),
+        _nothing, "CareloomAirflowTasksLost", windows=30,
     ),
     Fault(
         "one-in-ten-fails", "a tenth of one scenario's answers is wrong", _fail_now_and_then, _fail_no_more,

@@ -61,7 +61,7 @@ def table(outcomes: Iterable[Outcome]) -> str:
 
 def _row(one: Outcome) -> str:
     if one.alert is None:
-        alert, paged, over = "none: it is worked off in time", "nobody", "-"
+        alert, paged, over = "none: it mends itself in time", "nobody", "-"
     else:
         alert = f"[{one.alert}](../monitoring/runbooks/{one.alert}.md)"
         paged = "**not paged**" if one.paged is None else f"{one.receiver}, {one.paged:.0f} s"

@@ -106,7 +106,7 @@ def test_outcomes_are_kept_and_shown_as_they_were(tmp_path: Path) -> None:
 
 def test_the_page_says_what_its_outcomes_say() -> None:
     outcomes = results.ordered(results.read(results.FILE))
-    assert len(outcomes) >= 13
+    assert len(outcomes) >= 15
     assert results.PAGE.read_text("utf-8") == results.page(outcomes), (
         "run: python -m tests.fault_table --page-only --write"
     )
