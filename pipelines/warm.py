@@ -56,13 +56,21 @@ def warm_up(modules: Sequence[str] = MODULES) -> tuple[str, ...]:
     Returns:
         the modules that could not be imported, and "plugins" where the configuration or a plugin cannot be read.
     """
-    failed = [name for name in modules if not _imported(name)]
+    failed = [name for name in (*modules, *_wanted_for_spans()) if not _imported(name)]
     for resource_type in DRAFT_TYPES:
         fields_of(model_of(resource_type, "R4"))
     _guards_read()
     if not _plugins_loaded():
         failed.append("plugins")
     return tuple(failed)
+
+
+def _wanted_for_spans() -> tuple[str, ...]:
+    """OpenTelemetry, where the configuration names an endpoint; a wrong configuration is told with the plugins."""
+    try:
+        return () if load().tracing.endpoint is None else ("pipelines.tracing_otel",)
+    except CareloomError:
+        return ()
 
 
 def _guards_read() -> None:

@@ -206,8 +206,8 @@ def reachable(root: str) -> set[str]:
     return seen | {"psycopg"}
 
 
-#: Imported in functions that no task calls: migrations, and the DAG-less development stack.
-_NEVER_IN_A_TASK = ("alembic", "alembic.config")
+#: Imported in functions that no task of this worker calls: migrations, and spans, for which no endpoint is configured.
+_NEVER_IN_A_TASK = ("alembic", "alembic.config", "pipelines.tracing_otel")
 
 
 def _imports(name: str) -> Iterator[str]:

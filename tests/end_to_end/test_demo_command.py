@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from fhir_adapters.drafts import SCENARIO_TAG
 from plugins.manager import load
+from plugins.scenario import Stage
 from tests.end_to_end.demo import Run
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
@@ -26,17 +28,21 @@ def test_the_first_run_writes_drafts_for_every_patient_in_every_stage_and_accoun
     assert first.report["new"] > 0
     for hop in ("durable", "matched", "dispatched", "started", "context", "answered", "guarded", "written", "total"):
         assert first.report["hops"][hop]["p50"] <= first.report["hops"][hop]["p95"]
-    subjects = subjects_by_type(first)
-    for resource_type in ("RiskAssessment", "Composition", "CarePlan"):  # one type that only one stage writes
-        assert len(subjects[resource_type]) == first.report["patients"], resource_type
+    for stage in Stage:
+        assert len(subjects_of(first, stage)) == first.report["patients"], stage
 
 
-def subjects_by_type(run: Run) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = defaultdict(set)
-    for draft in run.drafts:
-        if "subject" in draft:
-            found[draft["resourceType"]].add(draft["subject"]["reference"])
-    return found
+def subjects_of(run: Run, stage: Stage) -> set[str]:
+    """Patients that the scenarios of a stage have drafted something for."""
+    return {
+        draft["subject"]["reference"]
+        for draft in run.drafts
+        if "subject" in draft
+        and any(
+            tag.get("system") == SCENARIO_TAG and tag["code"].startswith(f"{stage}.")
+            for tag in draft.get("meta", {}).get("tag", ())
+        )
+    }
 
 
 def test_every_draft_is_labelled_and_its_provenance_names_the_model(first: Run) -> None:

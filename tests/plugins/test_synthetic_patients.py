@@ -37,6 +37,7 @@ MAY_BE_SILENT = {
     "in_visit.order_safety",
     "in_visit.record_qc",
     "post_visit.adherence_risk",
+    "post_visit.follow_up",
 }
 LEAFLET = Passage("house#1", "Come 30 minutes early. 请提前 30 分钟报到。", "Visit", "urn:house", "2026", "own", "en")
 MATCHER = Matcher(load().scenarios.values())

@@ -197,11 +197,13 @@ def test_nothing_is_left_when_the_supervisor_itself_is_killed(
 
 def test_a_killed_guardian_is_replaced(supervisor: Supervisor, stack_id: str) -> None:
     def guardians() -> list[int]:
-        return [
-            pid
-            for pid in processes.descendants(os.getpid())
-            if f"guardian\0{stack_id}\0".encode() in Path(f"/proc/{pid}/cmdline").read_bytes() and processes.alive(pid)
-        ]
+        return [pid for pid in processes.descendants(os.getpid()) if guards(pid) and processes.alive(pid)]
+
+    def guards(pid: int) -> bool:
+        try:
+            return f"guardian\0{stack_id}\0".encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        except FileNotFoundError:  # it ended since it was listed
+            return False
 
     _until(lambda: len(guardians()) == 1)
     first = guardians()
