@@ -14,7 +14,7 @@ from typing import TypeVar
 from pipelines.breaker import KAFKA, Breakers, Task, current, dependency_of, reading_of, writing_of
 from pipelines.errors import ErrorClass, LeaseLost, LedgerError, StepFailed, Waits
 from pipelines.leave import Leave, Overtaken
-from pipelines.ledger.calls import called
+from pipelines.ledger.calls import Turns, called
 from pipelines.ledger.rows import WorkItem
 from pipelines.ledger.states import State
 from pipelines.ledger.store import Ledger
@@ -79,11 +79,12 @@ class Batch:
         self._looked_at: dict[int, float] = {}
         self._versions = asyncio.Lock()
         self._way: _Way | None = None
+        self.turns = Turns()  # of the rows at the ledger, with the verbs that each of them needs
         self.changed = asyncio.Event()  # a row has left; for whoever waits for that, and clears it
 
     def leave(self, item: WorkItem) -> Leave:
         """What the row asks right before it writes elsewhere."""
-        return Leave(self._ledger, item, self._lease)
+        return Leave(self._ledger, item, self._lease, self.turns)
 
     async def ask(self, model: str, question: Callable[[], Awaitable[_T]]) -> _T:
         """See `Breakers.ask`: every question to a model goes through here."""

@@ -89,7 +89,7 @@ class Inferring:
                 ErrorClass.SCENARIO_MISSING, f"no scenario {item.scenario} is installed; install its plugin, or discard"
             )
         if item.replay and not item.rules_only and (references := await self._written_before(item)):
-            return await called(self._ledger.inferred, item, Inference(outbox(references), times={}))
+            return await self._batch.turns.called(self._ledger.inferred, item, Inference(outbox(references), times={}))
         work = Started(scenario.id, scenario.version, scenario.stage.value, item.attempts + 1)
         spent, counted = Spent(), dict[str, Mapping[str, float]]()
         try:
@@ -143,7 +143,7 @@ class Inferring:
             cut_statements=said.cut,
             tally=spent.tally(added(counted, self._told(work, spent, said, findings, drafts))),
         )
-        return await called(self._ledger.inferred, item, inference)
+        return await self._batch.turns.called(self._ledger.inferred, item, inference)
 
     async def _by_rules(
         self,
@@ -165,7 +165,7 @@ class Inferring:
             findings=len(findings),
             tally=Spent().tally(added(counted, told)),
         )
-        return await called(self._ledger.inferred, item, inference)
+        return await self._batch.turns.called(self._ledger.inferred, item, inference)
 
     def _told(
         self, work: Started, spent: Spent, said: Said, findings: Sequence[Finding], drafts: Sequence[Draft]
@@ -197,7 +197,12 @@ class Inferring:
         try:
             async with self._one_reader:
                 with timed(Step.PAYLOAD):
-                    payload = await asyncio.to_thread(self._payloads.get, item.event)
+                    kept = self._payloads.has(item.event)  # then nothing is waited for, and no thread is needed
+                    payload = (
+                        self._payloads.get(item.event)
+                        if kept
+                        else await asyncio.to_thread(self._payloads.get, item.event)
+                    )
         except PayloadGone as error:
             raise StepFailed(ErrorClass.PAYLOAD_GONE, str(error)) from None
         trigger = parse(item.event, payload)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from monitoring.metrics import FenceOutcome
-from pipelines.ledger.calls import called
+from pipelines.ledger.calls import Turns, called
 from pipelines.ledger.on_wire import Sending, Unsettled
 from pipelines.ledger.rows import WorkItem
 from pipelines.ledger.store import Ledger
@@ -24,11 +24,13 @@ class Leave:
         ledger: where it is from.
         item: the row.
         lease: seconds that its lease is kept for.
+        turns: of the run's rows at the ledger.
     """
 
     ledger: Ledger
     item: WorkItem
     lease: float
+    turns: Turns
 
     async def confirm(self, sending: Sending) -> Sequence[Unsettled]:
         """Make sure that the row is still ours, and the newest version, and mark that its transaction leaves.
@@ -43,7 +45,7 @@ class Leave:
             Overtaken: a newer version of its resource came; nothing may be written for this one.
             LedgerError: the ledger does not answer.
         """
-        confirmed = await called(self.ledger.confirm, self.item, self.lease, sending)
+        confirmed = await self.turns.called(self.ledger.confirm, self.item, self.lease, sending)
         if confirmed.superseded:
             raise Overtaken(f"work {self.item.id} is of a version that was overtaken; nothing was written")
         self.item.answered.discard(sending.mark(self.item))

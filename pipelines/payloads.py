@@ -36,6 +36,10 @@ class PayloadSource(Protocol):
         """These are going to be asked for, each once."""
         ...
 
+    def has(self, event: EventRow) -> bool:
+        """Whether `get` would wait for nobody."""
+        ...
+
     def get(self, event: EventRow) -> bytes:
         """The event's bytes as they came in.
 
@@ -85,13 +89,19 @@ class KafkaPayloads:
         """See `PayloadSource.expect`."""
         self._wanted.update(event.position for event in events)
 
+    def has(self, event: EventRow) -> bool:
+        """See `PayloadSource.has`."""
+        return event.position in self._kept
+
     def get(self, event: EventRow) -> bytes:
         """See `PayloadSource.get`."""
         position = event.position
         self._wanted[position] = max(self._wanted[position], 1)
         if position not in self._kept:
             self._read(position)
-        self._wanted -= Counter([position])
+        self._wanted[position] -= 1
+        if not self._wanted[position]:
+            del self._wanted[position]
         found = self._kept.pop(position)
         self._bytes_kept -= len(found.value)
         gone = found.gone

@@ -44,10 +44,12 @@ def carry(run_id: str, config: Config | None = None) -> Summary:
         ConfigError: the configuration is wrong.
         LedgerError: the ledger does not answer; the rows are taken again by the next try.
     """
+    import uvloop
+
     config = config or load()
     tracing.start(config.tracing, "task")
     try:
-        return asyncio.run(_carry(run_id, config))
+        return uvloop.run(_carry(run_id, config))
     finally:
         tracing.flush(config.tracing.flush)
 
@@ -136,7 +138,7 @@ def _writing(ledger: Ledger, batch: Batch, sources: Sources) -> Write:
 
     async def write(item: WorkItem) -> None:
         if (known := recognised(item.drafts)) is not None:
-            await called(ledger.written, item, known)
+            await batch.turns.called(ledger.written, item, known)
             return
         outgoing = unpack(item.drafts or {})
         server = sources.of(item.event.source)
@@ -144,7 +146,7 @@ def _writing(ledger: Ledger, batch: Batch, sources: Sources) -> Write:
         sent = await send(server.client, item.identity, outgoing, leave=batch.leave(item))
         batch.wrote(item)
         fail_point("runner.sent")
-        await called(ledger.written, item, sent.written)
+        await batch.turns.called(ledger.written, item, sent.written)
         fail_point("runner.written")
 
     return write

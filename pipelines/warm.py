@@ -32,6 +32,7 @@ MODULES = (
     "pipelines.write_back",
     "psycopg",
     "sqlalchemy.dialects.postgresql.psycopg",
+    "uvloop",
 )
 #: What drafts are made of; fhir.resources imports a type's model when it is first asked for.
 DRAFT_TYPES = (

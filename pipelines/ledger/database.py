@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import orjson
 from sqlalchemy import Dialect, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -48,10 +49,16 @@ def engine(url: str, *, pool_size: int = 5, patience: int | None = None) -> Engi
         max_overflow=5,
         hide_parameters=True,
         connect_args=arguments,
+        json_serializer=_json,
+        json_deserializer=orjson.loads,
     )
     event.listen(made, "checkin", _lay_down)
     event.listen(made, "checkout", partial(_take_up, made.dialect))
     return made
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
 def impatient_engine(url: str) -> Engine:

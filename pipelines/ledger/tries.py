@@ -45,8 +45,12 @@ APPEND = f"""(CASE WHEN jsonb_array_length(journal) >= {KEPT} THEN journal - 1 E
 _APPEND = APPEND.format(tried=":tried")
 
 
-def tried(item: WorkItem, end: End, **more: Any) -> dict[str, ColumnElement[Any]]:
-    """The column of a row with one more entry; `more` without a value is left out."""
+def entry(item: WorkItem, end: End, **more: Any) -> str:
+    """One more entry as JSON; `more` without a value is left out."""
     told = {key.rstrip("_"): value for key, value in more.items() if value is not None}
-    entry = json.dumps({"run": item.run_id, "end": end.value, **tell(), **told}, separators=(",", ":"))
-    return {"journal": text(_APPEND).bindparams(tried=entry)}  # type: ignore[dict-item]
+    return json.dumps({"run": item.run_id, "end": end.value, **tell(), **told}, separators=(",", ":"))
+
+
+def tried(item: WorkItem, end: End, **more: Any) -> dict[str, ColumnElement[Any]]:
+    """The column of a row with one more `entry`."""
+    return {"journal": text(_APPEND).bindparams(tried=entry(item, end, **more))}  # type: ignore[dict-item]

@@ -8,19 +8,20 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, literal, text, update
+from sqlalchemy import ColumnElement, Connection, Update, func, literal, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from pipelines.errors import IllegalMove, LeaseLost, StepFailed, Waits
 from pipelines.failure_policy import POLICIES, Feeds, Policy
 from pipelines.ledger import queries
 from pipelines.ledger.breaking import Breaker, BreakerState, Breaking
+from pipelines.ledger.moves import INFERRED, WRITTEN, of_inference, of_row, of_written
 from pipelines.ledger.on_wire import OnWire, without
 from pipelines.ledger.rows import Inference, WorkItem, Written, work_item
 from pipelines.ledger.states import State, sources_of
 from pipelines.ledger.tables import work
 from pipelines.ledger.tallying import alone, with_earlier
-from pipelines.ledger.tries import End, tried
+from pipelines.ledger.tries import End, entry, tried
 
 
 class Working(Breaking, OnWire):
@@ -76,30 +77,14 @@ class Working(Breaking, OnWire):
         """
         if item.rules_only:
             raise IllegalMove(f"work {item.id} was given for its rules alone; a model is asked when its turn comes")
-        values = {
-            "drafts": dict(inference.drafts),
-            "model": inference.model,
-            "prompt_tokens": inference.prompt_tokens,
-            "completion_tokens": inference.completion_tokens,
-            "model_seconds": inference.model_seconds,
-            "findings": inference.findings,
-            "cut_statements": inference.cut_statements,
-            "attempts": 0,
-            **_PROGRESS,
-            **tried(item, End.INFERRED),
-            **{
-                hop: inference.times[hop]
-                for hop in ("context_at", "answered_at", "guarded_at")
-                if hop in inference.times
-            },
-        }
+        journal = entry(item, End.INFERRED)
         if not item.tallied:
             with self._at_once.connect() as connection:
-                self._change(connection, item, State.INFERRED, values | alone(inference.tally), keeps_lease=True)
+                _move(connection, INFERRED, item, journal, of_inference(inference, alone(inference.tally)))
         else:
             with self._engine.begin() as connection:
-                values |= with_earlier(connection, item, inference.tally)
-                self._change(connection, item, State.INFERRED, values, keeps_lease=True)
+                tally = with_earlier(connection, item, inference.tally)
+                _move(connection, INFERRED, item, journal, of_inference(inference, tally))
         return replace(item, state=State.INFERRED, drafts=inference.drafts, attempts=0, tries=0)
 
     def written(self, item: WorkItem, written: Written) -> None:
@@ -108,16 +93,8 @@ class Working(Breaking, OnWire):
         Raises:
             LeaseLost: the row is another worker's.
         """
-        values = {
-            "written_at": text("clock_timestamp()"),
-            "finished_at": text("clock_timestamp()"),
-            "drafts": None,
-            **_PROGRESS,
-            **tried(item, End.WRITTEN),
-            **_written_values(written),
-        }
         with self._at_once.connect() as connection:
-            self._change(connection, item, State.WRITTEN, values)
+            _move(connection, WRITTEN, item, entry(item, End.WRITTEN), of_written(written))
 
     def stale(self, item: WorkItem) -> None:
         """A newer version came: what was computed is thrown away.
@@ -248,18 +225,21 @@ class Working(Breaking, OnWire):
         if not keeps_lease:
             statement = statement.values(lease=None, lease_until=None)
         if connection.execute(statement).rowcount != 1:
-            raise LeaseLost(f"work {item.id} is no longer leased to this worker; nothing was changed")
+            raise _lost(item)
 
 
-#: After a step that went through, the next one starts with a clean slate.
-_PROGRESS: Mapping[str, Any] = {
-    "error_class": None,
-    "error": None,
-    "tries": 0,
-    "failing_since": None,
-    "failed_at": None,
-    "waits_for": None,
-}
+def _move(connection: Connection, statement: Update, item: WorkItem, journal: str, values: Mapping[str, Any]) -> None:
+    """One of `pipelines.ledger.moves`.
+
+    Raises:
+        LeaseLost: the row is another worker's.
+    """
+    if connection.execute(statement, of_row(item, journal) | dict(values)).rowcount != 1:
+        raise _lost(item)
+
+
+def _lost(item: WorkItem) -> LeaseLost:
+    return LeaseLost(f"work {item.id} is no longer leased to this worker; nothing was changed")
 
 
 def _unfinished(item: WorkItem) -> State:

@@ -36,6 +36,9 @@ class Bytes:
         self._expected |= {event.event_id for event in events}
         self.most = max(self.most, len(self._expected))
 
+    def has(self, event: EventRow) -> bool:
+        return False
+
     def get(self, event: EventRow) -> bytes:
         self._expected.discard(event.event_id)
         if self.away:

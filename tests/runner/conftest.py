@@ -259,6 +259,9 @@ class FakePayloads:
     def expect(self, events: Any) -> None:
         self.expected += [event.event_id for event in events]
 
+    def has(self, event: EventRow) -> bool:
+        return False
+
     def get(self, event: EventRow) -> bytes:
         if event.event_id not in self.bytes:
             raise PayloadGone("careloom.events[0]@0: its offset is no longer in the topic")
