@@ -78,6 +78,9 @@ class Batches:
         self._without_room: set[str] = set()
         self._idle_reasons: dict[str, str] = {}
         self._gauged: set[str] = set()
+        for scenario in self._installed:  # at 0 from the start: Prometheus sees no rise in a series that begins at 1
+            metrics.BATCH_SIZE.labels(scenario)
+            metrics.ROWS_TAKEN.labels(scenario)
         self._full_until = 0.0
         self._holdups = Holdups()
 

@@ -240,6 +240,8 @@ class Intake:
             group_instance_id=f"{socket.gethostname()}-{self._config.dispatcher.metrics_port}",
             session_timeout_ms=6_000,
             heartbeat_interval_ms=500,
+            # also how long a rebalance waits for a member that does not move: five minutes by default
+            max_poll_interval_ms=30_000,
             request_timeout_ms=20_000,
             metadata_max_age_ms=30_000,
             bootstrap_timeout_ms=_ANSWER_MS,

@@ -53,7 +53,7 @@ class FakeAirflow:
         self.status: int | None = None
         self.answers_lost = 0
         self.logins = 0
-        self.token = ""
+        self.tokens: set[str] = set()  # as in Airflow, a further login ends none that was given out before
         self.url = ""
 
     @property
@@ -77,8 +77,9 @@ class FakeAirflow:
         if body != {"username": "admin", "password": PASSWORD}:
             return JSONResponse({"detail": "Invalid credentials"}, 401)
         self.logins += 1
-        self.token = f"token-{self.logins}"
-        return JSONResponse({"access_token": self.token}, 201)
+        token = f"token-{self.logins}"
+        self.tokens.add(token)
+        return JSONResponse({"access_token": token}, 201)
 
     async def trigger(self, request: Request) -> Response:
         if refusal := self._refusal(request):
@@ -122,7 +123,7 @@ class FakeAirflow:
     def _refusal(self, request: Request) -> Response | None:
         if self.status is not None:
             return JSONResponse({"detail": "told to"}, self.status)
-        if request.headers.get("authorization") != f"Bearer {self.token}":
+        if request.headers.get("authorization", "").removeprefix("Bearer ") not in self.tokens:
             return JSONResponse({"detail": "Invalid JWT"}, 401)
         return None
 

@@ -52,7 +52,7 @@ def test_one_token_serves_all_and_is_renewed_when_it_ran_out(api: AirflowApi, fa
     api.trigger(NOTE, "r1")
     api.trigger(NOTE, "r2")
     assert fake_airflow.logins == 1
-    fake_airflow.token = "another one: ours is no longer known"
+    fake_airflow.tokens.clear()  # ours is no longer known
     assert api.trigger(NOTE, "r3") is Triggered.CREATED
     assert fake_airflow.logins == 2
 

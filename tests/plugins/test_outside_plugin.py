@@ -115,6 +115,7 @@ def venv(tmp_path: Path, ledger_url: str) -> Venv:
     return Venv(python, environment)
 
 
+@pytest.mark.long  # an environment of its own; `make tutorial` goes the same way
 def test_it_is_seen_by_the_command_by_airflow_and_by_prometheus_and_removed_it_is_gone_but_its_work_is_kept(
     venv: Venv, tmp_path: Path, ledger_engine: Engine, fill_ledger: Callable[..., None]
 ) -> None:
