@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
+from plugins.errors import ScenarioRefused
 from plugins.tensors import Tensor
 
 if TYPE_CHECKING:
@@ -395,5 +396,8 @@ class Scenario(ABC, Generic[Answer]):
         """`drafts` of a scenario with `panel`: show who said what, and never a mean of it.
 
         Where the models disagree, and who did not answer, stands in `findings`.
+
+        Raises:
+            ScenarioRefused: the scenario does not say it; one with `panel` is refused for that when it is loaded.
         """
-        raise NotImplementedError("a scenario with panel = True says here what it drafts of several answers")
+        raise ScenarioRefused(f"{self.id}: panel = True without drafts_of_panel(); write it, or leave panel = True out")

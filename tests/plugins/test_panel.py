@@ -8,7 +8,10 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, Field
 
+from plugins.checks import check
+from plugins.errors import ScenarioRefused
 from plugins.panel import ABSENT, DISAGREEMENT, PanelAnswer
+from plugins.pre_visit.triage import Triage
 from plugins.scenario import Severity, Statement
 
 
@@ -101,3 +104,11 @@ def test_the_reader_is_told_who_said_what_in_both_languages_and_no_word_of_a_sta
 def test_a_panel_that_agrees_says_nothing() -> None:
     same = Answer(level=Level.LOW, reasons=(said("x", "A/1"),))
     assert panel(same, same.model_copy(update={"reasons": (said("other words", "A/1"),)})).findings() == ()
+
+
+def test_a_scenario_that_does_not_say_what_it_drafts_of_a_panel_is_refused_at_load_and_names_itself_if_asked() -> None:
+    lonely = type("Lonely", (Triage,), {"panel": True})()
+    with pytest.raises(ScenarioRefused, match="panel = True without drafts_of_panel"):
+        check(lonely)
+    with pytest.raises(ScenarioRefused, match=r"pre_visit\.triage: panel = True without drafts_of_panel"):
+        lonely.drafts_of_panel(None, None, ())
