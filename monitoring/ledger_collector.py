@@ -20,7 +20,7 @@ from monitoring.metrics import Metric
 from pipelines.errors import ErrorClass, PoisonReason
 from pipelines.ledger.fold import canonical
 from pipelines.ledger.snapshot import Snapshot
-from pipelines.ledger.states import UNFINISHED
+from pipelines.ledger.states import UNFINISHED, State
 
 ERROR_CLASSES = tuple(error_class.value for error_class in ErrorClass)
 POISON_REASONS = tuple(reason.value for reason in PoisonReason)
@@ -89,7 +89,7 @@ class LedgerCollector(Collector):
             yield from _sums(now)
             yield from _scenarios(now, self._objectives)
             yield from _sources(now, self._reconcile_every)
-            yield from _folded(now, self._folded, self._objectives)
+            yield from _folded(now, self._folded, self._objectives, self._models)
 
     def _current(self) -> Snapshot | None:
         with self._lock:
@@ -163,18 +163,18 @@ def _sources(now: Snapshot, reconcile_every: Iterable[str]) -> Iterator[Family]:
     yield _gauge(metrics.RECONCILED_UNTIL, [((s,), now.reconciled.get(s, 0.0)) for s in reconcile_every])
 
 
-def _folded(now: Snapshot, declared: Iterable[Metric], objectives: Iterable[Objective]) -> Iterator[Family]:
+def _folded(
+    now: Snapshot, declared: Iterable[Metric], objectives: Iterable[Objective], models: Iterable[str]
+) -> Iterator[Family]:
     """Counters and histograms out of `samples`; of a plugin's counter that has changed its labels, the new ones.
 
-    Whether deadlines were met stands at 0 from the start, so that the first miss is an increase.
+    What every scenario comes to have stands at 0 from the start, so that its first event is an increase.
     """
     by_name: dict[str, list[tuple[Mapping[str, str], float]]] = defaultdict(list)
-    known = {canonical(s.labels) for s in now.samples if s.name == metrics.DEADLINES.name}
-    for objective in objectives:
-        for outcome in metrics.DeadlineOutcome:
-            labels = {"scenario": objective.scenario, "stage": objective.stage, "outcome": outcome.value}
-            if canonical(labels) not in known:
-                by_name[metrics.DEADLINES.name].append((labels, 0.0))
+    known = {(s.name, canonical(s.labels)) for s in now.samples}
+    for name, labels in _from_the_start(objectives, models):
+        if (name, canonical(labels)) not in known:
+            by_name[name].append((labels, 0.0))
     for sample in now.samples:
         by_name[sample.name].append((sample.labels, sample.value))
     for metric in declared:
@@ -183,6 +183,17 @@ def _folded(now: Snapshot, declared: Iterable[Metric], objectives: Iterable[Obje
             yield _counter(metric, [(_values(metric, labels), value) for labels, value in kept])
         else:
             yield _histogram(metric, by_name[f"{metric.name}_bucket"], by_name[f"{metric.name}_sum"])
+
+
+def _from_the_start(objectives: Iterable[Objective], models: Iterable[str]) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Names in `samples` and labels of what an installed scenario has after its first draft, whichever that is."""
+    asked = (metrics.NO_MODEL, *models)
+    for objective in objectives:
+        where = {"scenario": objective.scenario, "stage": objective.stage}
+        yield from ((metrics.DEADLINES.name, {**where, "outcome": o.value}) for o in metrics.DeadlineOutcome)
+        yield from ((metrics.WORK_FINISHED.name, {**where, "state": State.WRITTEN, "model": m}) for m in asked)
+        yield from ((f"{metrics.HOP_DURATION.name}_sum", {**where, "hop": hop}) for hop in metrics.HOPS)
+        yield f"{metrics.EVENT_TO_DRAFT.name}_sum", where
 
 
 def _histogram(
@@ -201,7 +212,7 @@ def _histogram(
     for labels, total in sums:
         values = _values(metric, labels)
         running, cumulative = 0.0, []
-        for bound, value in sorted(buckets[values].items()):
+        for bound, value in sorted(buckets.get(values, dict.fromkeys((*metric.buckets, float("inf")), 0.0)).items()):
             running += value
             cumulative.append((metrics.le(bound), running))
         family.add_metric(values, cumulative, total)

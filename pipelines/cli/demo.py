@@ -69,7 +69,7 @@ def demo(
 
 def _run(stack: Stack, began: float, count: int | None, save: Path | None) -> Report:
     from pipelines.config import load
-    from pipelines.demo import hospital, play, report
+    from pipelines.demo import hospital, play, report, seen
     from pipelines.ledger import Ledger, engine
     from pipelines.ledger.journal import created, pieces
 
@@ -85,10 +85,15 @@ def _run(stack: Stack, began: float, count: int | None, save: Path | None) -> Re
         _load(server, people, began)
         rest.result()
     stack.start()
+    prometheus = stack.kept.url("prometheus") if stack.monitor.part else None
+    if not seen.before_the_first_event(prometheus):
+        _say(began, "Prometheus has not seen every process yet; its dashboards may miss the beginning")
     database = engine(config.ledger.url.get_secret_value())
     try:
         created_before = created(database)
         played = play.play(config, database, server, people, _Progress(began, stand_in=config.model.stand_in))
+        if not seen.after_the_last_draft(prometheus):
+            _say(began, "Prometheus has not seen the end yet; its dashboards may miss it")
         work = pieces(database, played.event_ids)
         drafts = server.drafts(reference.split("/")[0] for piece in work for reference in piece.references)
         if save is not None:

@@ -30,6 +30,17 @@ def test_the_first_run_writes_drafts_for_every_patient_in_every_stage_and_accoun
         assert first.report["hops"][hop]["p50"] <= first.report["hops"][hop]["p95"]
     for stage in Stage:
         assert len(subjects_of(first, stage)) == first.report["patients"], stage
+    subjects = subjects_by_type(first)
+    for resource_type in ("RiskAssessment", "Composition", "CarePlan"):
+        assert len(subjects[resource_type]) == first.report["patients"], resource_type
+
+
+def subjects_by_type(run: Run) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for draft in run.drafts:
+        if "subject" in draft:
+            found[draft["resourceType"]].add(draft["subject"]["reference"])
+    return found
 
 
 def subjects_of(run: Run, stage: Stage) -> set[str]:

@@ -260,7 +260,7 @@ def test_what_models_and_guards_did_is_shown_as_the_rows_say(
     assert value(shown, "careloom_guard_verdicts_total", **found, **triage) == 6
 
 
-def test_an_installed_scenario_shows_its_promise_and_starts_at_zero_deadlines(
+def test_an_installed_scenario_shows_its_promise_and_what_it_will_count_at_zero(
     ledger_engine: Engine, collector: LedgerCollector, fill_ledger: Fill
 ) -> None:
     triage = {"scenario": "pre_visit.triage", "stage": "pre_visit"}
@@ -269,6 +269,12 @@ def test_an_installed_scenario_shows_its_promise_and_starts_at_zero_deadlines(
     assert value(before, "careloom_scenario_objective_ratio", **triage) == 0.95
     for outcome in metrics.DeadlineOutcome:
         assert value(before, "careloom_deadlines_total", **triage, outcome=outcome) == 0
+    for model in ("m", "none"):
+        assert value(before, "careloom_work_finished_total", **triage, state="written", model=model) == 0
+    assert value(before, "careloom_event_to_draft_seconds_bucket", **triage, le="+Inf") == 0
+    assert value(before, "careloom_event_to_draft_seconds_sum", **triage) == 0
+    for hop in metrics.HOPS:
+        assert value(before, "careloom_hop_duration_seconds_count", **triage, hop=hop) == 0
     fill_ledger(20)
     fold_all(ledger_engine, deadlines={"pre_visit.triage": 60.0})
     after = scrape(collector)
