@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from pipelines.cli import dead_letters, switch
 from pipelines.errors import ErrorClass, StepFailed
 from pipelines.ledger import EventRow, Incoming, Ledger, Match, Position, State
+from tests.least_config import write_least_config
 
 NOTE = "in_visit.note"
 
@@ -27,21 +28,7 @@ def ledger(ledger_engine: Engine) -> Ledger:
 @pytest.fixture
 def careloom(ledger_url: str, tmp_path: Path) -> Callable[..., Result]:
     """Calls a command: `careloom(switch.app, "off", "everything", "--why", "x")`."""
-    file = tmp_path / "careloom.toml"
-    file.write_text(
-        f"""
-        state_dir = "."
-        patient_salt = "s"
-        sources = []
-        [ledger]
-        url = "{ledger_url}"
-        [airflow]
-        password = "p"
-        [model]
-        name = "m"
-        version = "1"
-        """
-    )
+    file = write_least_config(tmp_path, ledger={"url": ledger_url})
 
     def call(app: object, *arguments: str) -> Result:
         return CliRunner().invoke(app, [*arguments, "--config", str(file)])  # type: ignore[arg-type]

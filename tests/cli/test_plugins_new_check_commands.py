@@ -14,25 +14,7 @@ from typer.testing import CliRunner, Result
 
 from pipelines.cli.app import build
 from pipelines.errors import ConfigError
-
-_CONFIG = """
-state_dir = "."
-patient_salt = "s"
-[[sources]]
-name = "hospital"
-fhir_version = "R4"
-token = "t"
-[ledger]
-url = "{ledger}"
-[airflow]
-password = "p"
-[model]
-name = "m"
-version = "1"
-[plugins]
-enabled = {enabled}
-disabled_scenarios = ["pre_visit.triage"]
-"""
+from tests.least_config import write_least_config
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +29,8 @@ def careloom(*arguments: object) -> Result:
 
 
 def configured(ledger: str, *enabled: str) -> str:
-    Path("careloom.toml").write_text(_CONFIG.format(ledger=ledger, enabled=json.dumps(enabled)))
-    return "careloom.toml"
+    chosen = {"enabled": list(enabled), "disabled_scenarios": ["pre_visit.triage"]}
+    return write_least_config(Path(), ledger={"url": ledger}, plugins=chosen).name
 
 
 def test_without_a_configuration_the_built_in_plugins_are_shown_and_that_there_is_none() -> None:

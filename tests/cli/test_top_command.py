@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import pty
-import re
 import select
 import struct
 import subprocess
@@ -27,25 +26,14 @@ from pipelines.errors import ErrorClass, LedgerError, StepFailed
 from pipelines.ledger import EventRow, Incoming, Inference, Ledger, Match, Position, Written
 from pipelines.watching import Sight, Watch
 from plugins import manager
+from tests.least_config import write_least_config
 
 TRIAGE = "pre_visit.triage"
 
 
 @pytest.fixture
 def file(ledger_url: str, tmp_path: Path) -> Path:
-    made = tmp_path / "careloom.toml"
-    made.write_text(
-        f"""
-        state_dir = "."
-        patient_salt = "s"
-        sources = []
-        ledger = {{ url = "{ledger_url}" }}
-        airflow = {{ url = "http://127.0.0.1:9", password = "p" }}
-        kafka = {{ bootstrap = "127.0.0.1:9" }}
-        model = {{ name = "m", version = "1", url = "http://127.0.0.1:9/v1" }}
-        """
-    )
-    return made
+    return write_least_config(tmp_path, ledger={"url": ledger_url})
 
 
 @pytest.fixture
@@ -185,9 +173,8 @@ def test_in_a_terminal_it_lives_until_q_is_pressed_and_leaves_the_terminal_as_it
         terminal.close()
 
 
-def test_without_a_ledger_it_says_so_and_tries_again_and_once_fails(file: Path) -> None:
-    nowhere = 'ledger = { url = "postgresql://nobody@127.0.0.1:9/nothing" }'
-    file.write_text(re.sub("ledger = .*", nowhere, file.read_text()))
+def test_without_a_ledger_it_says_so_and_tries_again_and_once_fails(tmp_path: Path) -> None:
+    file = write_least_config(tmp_path)
     terminal = Terminal("--config", str(file))
     try:
         terminal.until("the ledger does not answer")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.least_config import write_least_config
+
 _SCENARIO = """
 from datetime import timedelta
 from plugins.hookspecs import hookimpl
@@ -25,24 +27,6 @@ def careloom_scenarios():
     return [Fake()]
 """
 
-_CONFIG = """
-state_dir = "."
-patient_salt = "s"
-[[sources]]
-name = "hospital"
-fhir_version = "R4"
-token = "t"
-[ledger]
-url = "postgresql://nobody@127.0.0.1:9/nothing"
-[airflow]
-password = "p"
-[model]
-name = "m"
-version = "1"
-[plugins]
-enabled = ["fake", "broken"]
-"""
-
 
 @pytest.fixture
 def airflow_environment(tmp_path: Path) -> Mapping[str, str]:
@@ -53,7 +37,7 @@ def airflow_environment(tmp_path: Path) -> Mapping[str, str]:
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: careloom-{name}\nVersion: 1\n")
         (info / "entry_points.txt").write_text(f"[careloom]\n{name} = careloom_{name}\n")
-    (tmp_path / "careloom.toml").write_text(_CONFIG)
+    write_least_config(tmp_path, plugins={"enabled": ["fake", "broken"]})
     return {
         **os.environ,
         "AIRFLOW_HOME": str(tmp_path / "airflow"),

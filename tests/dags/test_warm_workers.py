@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.least_config import write_least_config
+
 PROJECT = Path(__file__).parents[2]
 DAGS = PROJECT / "dags"
 SECRET = "correct-horse-battery-staple"
@@ -111,12 +113,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mapping[s
     folder = tmp_path_factory.mktemp("warm")
     (folder / "dags").mkdir()
     (folder / "dags" / "crash_dags.py").write_text(_TASKS)
-    (folder / "careloom.toml").write_text(
-        'state_dir = "."\npatient_salt = "s"\n'
-        '[[sources]]\nname = "hospital"\nfhir_version = "R4"\ntoken = "t"\n'
-        '[ledger]\nurl = "postgresql://nobody@127.0.0.1:9/nothing"\n'
-        '[airflow]\npassword = "p"\n[model]\nname = "m"\nversion = "1"\n'
-    )
+    write_least_config(folder)
     environment = {
         **os.environ,
         "AIRFLOW_HOME": str(folder / "airflow"),

@@ -17,30 +17,11 @@ import pytest
 from sqlalchemy import Engine, text
 
 from pipelines.authoring.package import write_package
+from tests.least_config import write_least_config
 
 PROJECT = Path(__file__).parents[2]
 SCENARIO = "pre_visit.outside_brief"
 
-_CONFIG = """
-state_dir = "."
-patient_salt = "s"
-[[sources]]
-name = "hospital"
-fhir_version = "R4"
-token = "t"
-[ledger]
-url = "{ledger}"
-[airflow]
-password = "p"
-[model]
-name = "m"
-version = "1"
-[exporter]
-port = {port}
-fold_every = 0.1
-[plugins]
-enabled = ["outside_brief"]
-"""
 _COMMAND = "from pipelines.cli import main; main()"
 _PARSE = """
 import json, sys
@@ -102,8 +83,12 @@ def venv(tmp_path: Path, ledger_url: str) -> Venv:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    config = tmp_path / "careloom.toml"
-    config.write_text(_CONFIG.format(ledger=ledger_url, port=port))
+    config = write_least_config(
+        tmp_path,
+        ledger={"url": ledger_url},
+        exporter={"port": port, "fold_every": 0.1},
+        plugins={"enabled": ["outside_brief"]},
+    )
     environment = {
         **os.environ,
         "CARELOOM_CONFIG": str(config),

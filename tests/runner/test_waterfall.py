@@ -20,6 +20,7 @@ from pipelines.ledger import State
 from pipelines.ledger.holdups import Holdup, Holdups
 from pipelines.ledger.journey import find, journey, last, slowest
 from pipelines.waterfall import Hop, Kind, hops
+from tests.least_config import write_least_config
 
 CANARY = "Zanzibarov"
 
@@ -30,11 +31,10 @@ def waterfall(house: Any, n: int = 0) -> list[Hop]:
 
 
 def called(house: Any, tmp_path: Path, *arguments: str) -> Any:
-    file = tmp_path / "careloom.toml"
-    url = house.config.ledger.url.get_secret_value()
-    file.write_text(
-        f'state_dir = "."\npatient_salt = "s"\nsources = []\n[ledger]\nurl = "{url}"\n[airflow]\npassword = "p"\n'
-        '[model]\nname = "m"\nversion = "1"\n'
+    file = write_least_config(
+        tmp_path,
+        ledger={"url": house.config.ledger.url.get_secret_value()},
+        airflow={"url": "http://127.0.0.1:8080"},
     )
     app = typer.Typer()
     app.command()(trace)

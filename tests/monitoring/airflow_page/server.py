@@ -15,25 +15,9 @@ from pathlib import Path
 
 import httpx
 
-_HERE = Path(__file__).parent
+from tests.least_config import write_least_config
 
-_CONFIG = """
-state_dir = "."
-patient_salt = "s"
-[[sources]]
-name = "hospital"
-fhir_version = "R4"
-token = "t"
-[ledger]
-url = "{ledger}"
-[kafka]
-bootstrap = "127.0.0.1:9"
-[airflow]
-password = "p"
-[model]
-name = "small"
-version = "1"
-"""
+_HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -59,7 +43,7 @@ def serve(folder: Path, ledger_url: str, people: Mapping[str, str], *, whole: bo
         people: name -> role in the simple auth manager; their passwords are `password(name)`.
         whole: with Airflow's own REST API and UI.
     """
-    (folder / "careloom.toml").write_text(_CONFIG.format(ledger=ledger_url))
+    write_least_config(folder, ledger={"url": ledger_url}, model={"name": "small"})
     (folder / "passwords.json").write_text(json.dumps({name: password(name) for name in people}))
     (folder / "airflow.cfg").touch()
     (folder / "none").mkdir()
