@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+#: (topic, partition) -> epoch in which its records were read; a rewind begins a new one.
+Epochs = Mapping[tuple[str, int], int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 from sqlalchemy.exc import DataError, OperationalError
 
+from monitoring import metrics
 from pipelines.config import Config
-from pipelines.dispatcher import intake
+from pipelines.dispatcher import consumer, session
 from pipelines.dispatcher.backoff import Backoff
 from pipelines.dispatcher.intake import Intake
 from pipelines.dispatcher.matching import Reader
@@ -124,18 +125,18 @@ def test_what_postgresql_cannot_keep_is_poison_and_its_neighbours_are_not(config
 
 
 def test_a_commit_that_fails_costs_nothing(config: Config, ledger: Ledger, send, until, monkeypatch):
-    real = intake.KafkaConsumer
+    real = consumer.KafkaConsumer
 
     class NoCommits(real):  # type: ignore[misc, valid-type]
         def commit(self, *arguments: Any, **named: Any) -> None:
             raise KafkaError("no coordinator")
 
-    monkeypatch.setattr(intake, "KafkaConsumer", NoCommits)
+    monkeypatch.setattr(consumer, "KafkaConsumer", NoCommits)
     send(10)
     with reading(config, ledger):
         until(lambda: ledger.account().events == 10)
     assert committed(config) == 0
-    monkeypatch.setattr(intake, "KafkaConsumer", real)
+    monkeypatch.setattr(consumer, "KafkaConsumer", real)
     send(5, first=10)
     with reading(config, ledger):
         until(lambda: ledger.account().events == 15)
@@ -147,7 +148,7 @@ def test_a_commit_that_fails_is_made_up_for_though_nothing_more_comes(
     config: Config, ledger: Ledger, send, until, monkeypatch
 ):
     """As under load, when the group was about to rebalance: with nothing to read it used to stay behind for ever."""
-    real, left = intake.KafkaConsumer, iter(range(3))
+    real, left = consumer.KafkaConsumer, iter(range(3))
 
     class FewCommits(real):  # type: ignore[misc, valid-type]
         def commit(self, *arguments: Any, **named: Any) -> None:
@@ -155,8 +156,8 @@ def test_a_commit_that_fails_is_made_up_for_though_nothing_more_comes(
                 raise KafkaError("rebalancing")
             super().commit(*arguments, **named)
 
-    monkeypatch.setattr(intake, "KafkaConsumer", FewCommits)
-    monkeypatch.setattr(intake, "_COMMIT_AGAIN", 0.01)
+    monkeypatch.setattr(consumer, "KafkaConsumer", FewCommits)
+    monkeypatch.setattr(session, "_COMMIT_AGAIN", 0.01)
     send(10)
     with reading(config, ledger):
         until(lambda: committed(config) == 10)
@@ -166,7 +167,7 @@ def test_a_commit_that_fails_is_made_up_for_though_nothing_more_comes(
 def test_a_dispatcher_that_ended_between_rows_and_commit_brings_the_group_up_when_it_is_back(
     config: Config, ledger: Ledger, send, until, monkeypatch
 ):
-    real = intake.KafkaConsumer
+    real = consumer.KafkaConsumer
     send(10)
     with reading(config, ledger):
         until(lambda: committed(config) == 10)
@@ -175,11 +176,11 @@ def test_a_dispatcher_that_ended_between_rows_and_commit_brings_the_group_up_whe
         def commit(self, *arguments: Any, **named: Any) -> None:
             raise KafkaError("no coordinator")
 
-    monkeypatch.setattr(intake, "KafkaConsumer", NoCommits)
+    monkeypatch.setattr(consumer, "KafkaConsumer", NoCommits)
     send(5, first=10)
     with reading(config, ledger):
         until(lambda: ledger.account().events == 15)
-    monkeypatch.setattr(intake, "KafkaConsumer", real)
+    monkeypatch.setattr(consumer, "KafkaConsumer", real)
     with reading(config, ledger):
         until(lambda: committed(config) == 15)
     assert ledger.account().read == 15
@@ -190,7 +191,7 @@ def test_while_too_much_waits_nothing_is_read_and_then_it_is(config: Config, led
         send(5)
         until(lambda: ledger.account().events == 5)
         pressure.measured(20_000)
-        until(lambda: intake.metrics.READING_HELD_BACK._value.get() == 1)
+        until(lambda: metrics.READING_HELD_BACK._value.get() == 1)
         send(5, first=5)
         with pytest.raises(AssertionError, match="never came"):
             until(lambda: ledger.account().events > 5, 1.0)

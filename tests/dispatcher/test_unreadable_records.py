@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 
 from fhir_adapters.event import ClinicalEvent
 from pipelines.config import Config
-from pipelines.dispatcher import intake
+from pipelines.dispatcher import consumer
 from pipelines.dispatcher.backoff import Backoff
 from pipelines.dispatcher.intake import Intake
 from pipelines.dispatcher.matching import Reader
@@ -158,14 +158,14 @@ def test_a_batch_whose_checksum_is_wrong_is_passed_over_and_each_of_its_records_
 def test_what_can_be_read_at_the_second_try_is_no_poison(config: Config, ledger, writer, until, monkeypatch) -> None:
     failures = iter(range(3))
 
-    class Glitch(intake.KafkaConsumer):  # type: ignore[misc, name-defined]
+    class Glitch(consumer.KafkaConsumer):  # type: ignore[misc, name-defined]
         def poll(self, *given: Any, **named: Any) -> Any:
             polled = super().poll(*given, **named)
             if polled and next(failures, None) is not None:
                 raise CorruptRecordError("crc")
             return polled
 
-    monkeypatch.setattr(intake, "KafkaConsumer", Glitch)
+    monkeypatch.setattr(consumer, "KafkaConsumer", Glitch)
     writer.write(("one", []), ("two", []))
     with reading(config, ledger):
         until(lambda: ledger.account().read == 2)
