@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fhir_adapters.event import ClinicalEvent
+from pipelines.airflow_api import AirflowApi
 from pipelines.config import Airflow, Config
 from pipelines.envelope import pack
-from pipelines.ledger import Inference, Ledger, Written
+from pipelines.ledger import EventRow, Incoming, Inference, Ledger, Match, Position, Written
 from pipelines.stack import kafka, settings
 from plugins import manager
+from tests.dispatcher.parts import NOTE
 
-NOTE = "post_visit.follow_up"
 PASSWORD = "a-password-for-tests"
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class FakeAirflow:
@@ -158,6 +161,31 @@ def ledger(ledger_engine: Engine) -> Ledger:
     return Ledger(ledger_engine, max_attempts=3, backoff=1e-9, backoff_cap=1e-9)
 
 
+@pytest.fixture
+def airflow(fake_airflow: FakeAirflow) -> Iterator[AirflowApi]:
+    """A client of the fake; asks for the DAGs anew each time."""
+    made = AirflowApi(fake_airflow.config, keep_dags=0.0)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def fill(ledger: Ledger) -> Callable[..., None]:
+    """Puts rows into the ledger: `fill(5)`, each of a patient of its own."""
+    offset = iter(range(100_000))
+
+    def fill_(count: int, scenario: str = NOTE) -> None:
+        batch = []
+        for o in (next(offset) for _ in range(count)):
+            position = Position("t", 0, o)
+            event = EventRow(f"e{o}", "hospital", "R4", "Encounter", f"e{o}", "1", None, "written", f"p{o}", position,
+                             LONG_AGO, LONG_AGO)  # fmt: skip
+            batch.append(Incoming(position, event, (Match(scenario, "1", scenario.split(".")[0]),)))
+        ledger.record(batch)
+
+    return fill_
+
+
 @pytest.fixture(scope="session")
 def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Apache Kafka, one node."""
@@ -214,8 +242,6 @@ def config(bootstrap: str, ledger_url: str, fake_airflow: FakeAirflow, tmp_path:
 @pytest.fixture
 def send(config: Config) -> Iterator[Callable[..., None]]:
     """Sends finished Encounters: `send(10)`, `send(10, first=5)`; each is one event of one of seven patients."""
-    from datetime import UTC, datetime
-
     from kafka import KafkaProducer
 
     from pipelines.topics import ensure_topic

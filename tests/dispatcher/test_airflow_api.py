@@ -9,8 +9,7 @@ import pytest
 from pipelines.airflow_api import AirflowApi, Triggered
 from pipelines.config import Airflow
 from pipelines.errors import AirflowError, AirflowUnavailable
-
-NOTE = "post_visit.follow_up"
+from tests.dispatcher.parts import NOTE
 
 
 @pytest.fixture

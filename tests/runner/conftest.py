@@ -398,3 +398,19 @@ def house(ledger_url: str, ledger_engine: Engine, tmp_path: Path, caplog: pytest
     made.fhir.put({"resourceType": "Patient", "id": "p1", "gender": "female"})
     yield made
     assert made.ledger.account().unaccounted == 0
+
+
+@pytest.fixture
+def models(house: House) -> Callable[..., dict[str, FakeModel]]:
+    """`models("a", "b", routing={...})` configures fakes of these names; returns name -> fake."""
+
+    def make(*names: str, routing: Mapping[str, Any], **more: Any) -> dict[str, FakeModel]:
+        entries = tuple(Model(name=name, kind="fake", version=f"v-{name}", **more) for name in names)
+        house.config = Config.model_validate(
+            {**{k: getattr(house.config, k) for k in Config.model_fields}, "models": entries,
+             "routing": routing}
+        )  # fmt: skip
+        house.others = {name: FakeModel() for name in names}
+        return dict(house.others)
+
+    return make
