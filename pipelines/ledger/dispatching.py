@@ -10,7 +10,7 @@ from sqlalchemy import null, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from pipelines.errors import ErrorClass
-from pipelines.ledger import queries
+from pipelines.ledger import receiving_queries, run_queries, taking_queries
 from pipelines.ledger.intake import record
 from pipelines.ledger.rows import Backlog, Incoming, Recorded, Run, Standing
 from pipelines.ledger.tables import runs
@@ -33,18 +33,22 @@ class Dispatching(Verbs):
     def standing(self, topic: str, partition: int) -> Standing:
         """How far a partition was read, and in which epoch."""
         with self._engine.begin() as connection:
-            row = connection.execute(queries.NEXT_OFFSET, {"topic": topic, "partition": partition}).one_or_none()
+            row = connection.execute(
+                receiving_queries.NEXT_OFFSET, {"topic": topic, "partition": partition}
+            ).one_or_none()
             return Standing() if row is None else Standing(row.next_offset, row.epoch, row.committed_once)
 
     def committed_once(self, topic: str, partition: int, offset: int) -> None:
         """The broker has acknowledged an offset of our group: from now on, that it has none means that it lost data."""
         with self._engine.begin() as connection:
-            connection.execute(queries.COMMITTED_ONCE, {"topic": topic, "partition": partition, "offset": offset})
+            connection.execute(
+                receiving_queries.COMMITTED_ONCE, {"topic": topic, "partition": partition, "offset": offset}
+            )
 
     def next_offset(self, topic: str, partition: int) -> int | None:
         """The first offset of a partition that is not in the ledger; None for a partition never read."""
         with self._engine.begin() as connection:
-            return connection.execute(queries.NEXT_OFFSET, {"topic": topic, "partition": partition}).scalar()
+            return connection.execute(receiving_queries.NEXT_OFFSET, {"topic": topic, "partition": partition}).scalar()
 
     def rewind(self, topic: str, partition: int, offset: int, epoch: int | None = None) -> bool:
         """Go on reading at `offset`: the broker lost its data or the topic was made anew; the sums stay right.
@@ -62,12 +66,12 @@ class Dispatching(Verbs):
         """
         values = {"topic": topic, "partition": partition, "offset": offset, "epoch": epoch}
         with self._engine.begin() as connection:
-            return connection.execute(queries.REWIND, values).rowcount == 1
+            return connection.execute(receiving_queries.REWIND, values).rowcount == 1
 
     def backlog(self) -> list[Backlog]:
         """What waits, by scenario; scenarios for which nothing waits or runs are left out."""
         with self._engine.begin() as connection:
-            return [Backlog(**row._mapping) for row in connection.execute(queries.BACKLOG)]
+            return [Backlog(**row._mapping) for row in connection.execute(taking_queries.BACKLOG)]
 
     def take_run(
         self, scenario: str, size: int, *, traces: bool = False, held: Sequence[Sequence[str | int]] = ()
@@ -107,13 +111,13 @@ class Dispatching(Verbs):
                 "rules_only": found.rules_only,
                 "traces": traces or len(found.ids) == 1,
             }
-            told = connection.execute(queries.BIND, values).scalars()
+            told = connection.execute(taking_queries.BIND, values).scalars()
             return Run(run_id, scenario, len(found.ids), posted=False, traces=tuple(t for t in told if t))
 
     def open_runs(self) -> list[Run]:
         """Runs that are not closed, oldest first; those not `posted` may or may not be known to Airflow."""
         with self._engine.begin() as connection:
-            return [Run(**row._mapping) for row in connection.execute(queries.OPEN_RUNS)]
+            return [Run(**row._mapping) for row in connection.execute(run_queries.OPEN_RUNS)]
 
     def run_posted(self, run_id: str) -> None:
         """Airflow has the run (200, or 409: it was there)."""
@@ -123,10 +127,10 @@ class Dispatching(Verbs):
     def close_finished_runs(self) -> list[Run]:
         """Close the runs that have no unfinished row left and do not stay, and return them."""
         with self._engine.begin() as connection:
-            ids = list(connection.execute(queries.FINISHED).scalars())
+            ids = list(connection.execute(run_queries.FINISHED).scalars())
             if not ids:
                 return []
-            return [Run(**row._mapping) for row in connection.execute(queries.CLOSE_FINISHED, {"ids": ids})]
+            return [Run(**row._mapping) for row in connection.execute(run_queries.CLOSE_FINISHED, {"ids": ids})]
 
     def release_run(self, run_id: str, outcome: str) -> int:
         """A run ended without finishing its rows: give them back, and close it. Returns the number given back.
@@ -142,10 +146,10 @@ class Dispatching(Verbs):
                 "error_class": ErrorClass.WORKER_LOST.value,
                 "wait": self._pace.wait(1),
             }
-            connection.execute(queries.LOCK_RUN, values)
-            begun = list(connection.execute(queries.RELEASE, values).scalars())
-            scenario = connection.execute(queries.CLOSE_RUN, values).scalar()
+            connection.execute(run_queries.LOCK_RUN, values)
+            begun = list(connection.execute(run_queries.RELEASE, values).scalars())
+            scenario = connection.execute(run_queries.CLOSE_RUN, values).scalar()
             if any(begun):
                 lost = {"error_class": ErrorClass.WORKER_LOST.value, "count": sum(begun)}
-                connection.execute(queries.COUNT_FAILURE, {"scenario": scenario, **lost})
+                connection.execute(run_queries.COUNT_FAILURE, {"scenario": scenario, **lost})
             return len(begun)

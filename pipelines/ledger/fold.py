@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, Row
 
 from monitoring import metrics
 from monitoring.metrics import Metric
-from pipelines.ledger import queries
+from pipelines.ledger import counting_queries
 from pipelines.ledger.states import State
 
 #: Rows in one transaction: about 30 ms of it.
@@ -43,7 +43,7 @@ def fold(connection: Connection, size: int = BATCH, deadlines: Mapping[str, floa
         size: rows at most.
         deadlines: scenario -> seconds from event to draft; of a scenario without one no deadline is counted.
     """
-    rows = connection.execute(queries.FOLD, {"size": size}).all()
+    rows = connection.execute(counting_queries.FOLD, {"size": size}).all()
     added: dict[Sample, float] = defaultdict(float)
     for row in rows:
         for metric, labels, value in _observations(row):
@@ -91,7 +91,7 @@ def count_overdue(engine: Engine, deadlines: Mapping[str, float], size: int = BA
     while True:
         added: dict[Sample, float] = defaultdict(float)
         with engine.begin() as connection:
-            rows = connection.execute(queries.OVERDUE, promised).all()
+            rows = connection.execute(counting_queries.OVERDUE, promised).all()
             for row in rows:
                 _add(added, metrics.DEADLINES, _deadline_labels(row, metrics.DeadlineOutcome.MISSED), 1)
             _write(connection, added)
@@ -126,7 +126,7 @@ def _write(connection: Connection, added: Mapping[Sample, float]) -> None:
         "labels": [labels for _, labels in keys],
         "values": [added[key] for key in keys],
     }
-    connection.execute(queries.ADD_SAMPLES, columns)
+    connection.execute(counting_queries.ADD_SAMPLES, columns)
 
 
 def canonical(labels: Mapping[str, str]) -> str:

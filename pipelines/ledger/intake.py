@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from pipelines.errors import ReadBeforeRewind
-from pipelines.ledger import queries, staying_queries
+from pipelines.ledger import counting_queries, staying_queries
 from pipelines.ledger.rows import EventRow, Incoming, Match, Position, Recorded
 from pipelines.ledger.states import State
 from pipelines.ledger.tables import events, poison, progress, work
@@ -223,7 +223,7 @@ def _insert_poison(connection: Connection, items: Sequence[Incoming]) -> None:
     connection.execute(insert(poison).values(at=func.now()).on_conflict_do_nothing(), values)
     counts = sorted(Counter(item.poison.reason.value for item in items).items())
     connection.execute(
-        queries.ADD_SAMPLES,
+        counting_queries.ADD_SAMPLES,
         {
             "names": [_POISON_COUNTER] * len(counts),
             "labels": [f'{{"poison_reason":"{reason}"}}' for reason, _ in counts],

@@ -14,7 +14,7 @@ from sqlalchemy import Text, cast, func
 
 from monitoring import metrics
 from pipelines.errors import LeaseLost
-from pipelines.ledger import queries
+from pipelines.ledger import counting_queries, version_queries
 from pipelines.ledger.rows import WorkItem
 from pipelines.ledger.tables import work
 from pipelines.ledger.verbs import Verbs
@@ -81,7 +81,7 @@ class OnWire(Verbs):
         """
         values = {"id": item.id, "lease": item.lease, "seconds": lease_seconds, "mark": sending.mark(item)}
         with self._at_once.connect() as connection:
-            rows = connection.execute(queries.CONFIRM, values).all()
+            rows = connection.execute(version_queries.CONFIRM, values).all()
         if not rows:
             raise LeaseLost(f"work {item.id} is no longer leased to this worker; nothing was written")
         older = [_unsettled(row) for row in rows if row.older_id is not None]
@@ -90,9 +90,9 @@ class OnWire(Verbs):
     def fenced(self, unsettled: Unsettled, outcome: metrics.FenceOutcome) -> None:
         """An older version's transactions can no longer change anything, or are known to be past fencing."""
         with self._engine.begin() as connection:
-            connection.execute(queries.FENCED, {"id": unsettled.work_id, "marks": list(unsettled.marks)})
+            connection.execute(version_queries.FENCED, {"id": unsettled.work_id, "marks": list(unsettled.marks)})
             counted = {"names": [metrics.WRITE_FENCES.name], "labels": [f'{{"outcome":"{outcome}"}}'], "values": [1.0]}
-            connection.execute(queries.ADD_SAMPLES, counted)
+            connection.execute(counting_queries.ADD_SAMPLES, counted)
 
 
 def without(marks: Iterable[str]) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from pipelines.breaker import AIRFLOW
-from pipelines.ledger import overview_queries, queries
+from pipelines.ledger import counting_queries, overview_queries
 from pipelines.ledger.breaking import Breaker, BreakerState, all_breakers
 from pipelines.ledger.snapshot import OpenWork, open_work_of
 from pipelines.ledger.states import State
@@ -304,7 +304,7 @@ class _Read:
             ],
             switches=[Switch(**row._mapping) for row in connection.execute(switches.select().order_by("since"))],
             breakers=all_breakers(connection),
-            poison={row.reason: row.n for row in connection.execute(queries.POISON_OPEN)},
+            poison={row.reason: row.n for row in connection.execute(counting_queries.POISON_OPEN)},
             open_runs={row.scenario: row.n for row in connection.execute(overview_queries.OPEN_RUNS)},
         )
 

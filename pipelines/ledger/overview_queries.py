@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-# Why each row that is in no run waits, grouped. The tests are those of `queries._OPEN`, which decides; here each also
-# says which of them it was, the one that a person would have to see to first.
-_NAMED = """
-    WITH down AS MATERIALIZED (
-        SELECT dependency FROM breakers
-        WHERE (state = 'open' AND retry_at > now())
-           OR (state = 'half_open' AND probe_until > now()
-               AND probe IN (SELECT run_id FROM runs WHERE closed_at IS NULL))
-    ), open AS (
+from pipelines.ledger.taking_queries import WITH_DOWN
+
+# Why each row that is in no run waits, grouped. The tests are those of `taking_queries._OPEN`, which decides; here each
+# also says which of them it was, the one that a person would have to see to first.
+_NAMED = (
+    WITH_DOWN
+    + """, open AS (
         SELECT id, scenario, patient_key, received_at, state = 'parked' AS parked,
             run_id IS NULL AND state <> 'parked' AS waits,
             run_id IS NOT NULL AND state <> 'parked' AS going,
@@ -45,6 +43,7 @@ _NAMED = """
         FROM judged
     )
 """
+)
 
 WAITS = text(
     _NAMED

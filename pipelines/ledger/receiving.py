@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.dialects.postgresql import insert
 
-from pipelines.ledger import queries
+from pipelines.ledger import receiving_queries
 from pipelines.ledger.tables import reconciled, subscriptions
 from pipelines.ledger.verbs import Verbs
 
@@ -20,7 +20,7 @@ class Receiving(Verbs):
     def known(self, event_ids: Sequence[str]) -> set[str]:
         """Those of the event identities that are in the ledger."""
         with self._engine.begin() as connection:
-            return set(connection.execute(queries.KNOWN, {"ids": list(event_ids)}).scalars())
+            return set(connection.execute(receiving_queries.KNOWN, {"ids": list(event_ids)}).scalars())
 
     def event_number(self, source: str, subscription: str, number: int) -> int:
         """Note an event number of a subscription; returns how many were skipped since the last (0: none).
@@ -29,12 +29,12 @@ class Receiving(Verbs):
         """
         with self._engine.begin() as connection:
             values = {"source": source, "subscription": subscription, "number": number}
-            return int(connection.execute(queries.EVENT_NUMBER, values).scalar_one())
+            return int(connection.execute(receiving_queries.EVENT_NUMBER, values).scalar_one())
 
     def reconciled_until(self, source: str) -> datetime | None:
         """Up to when a source was searched for changes; None when never."""
         with self._engine.begin() as connection:
-            return connection.execute(queries.RECONCILED, {"source": source}).scalar()
+            return connection.execute(receiving_queries.RECONCILED, {"source": source}).scalar()
 
     def set_reconciled_until(self, source: str, until: datetime) -> None:
         """Note that a source was searched up to `until`; it never goes back."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, Engine
 
-from pipelines.ledger import queries
+from pipelines.ledger import counting_queries
 from pipelines.ledger.rows import Account
 from pipelines.ledger.states import State
 
@@ -88,21 +88,23 @@ def snapshot(engine: Engine) -> Snapshot:
         return Snapshot(
             account=account(connection),
             open_work=open_work_of(connection),
-            unfolded=connection.execute(queries.UNFOLDED).scalar_one(),
+            unfolded=connection.execute(counting_queries.UNFOLDED).scalar_one(),
             samples=[
-                Sample(row.name, json.loads(row.labels), row.value) for row in connection.execute(queries.SAMPLES)
+                Sample(row.name, json.loads(row.labels), row.value)
+                for row in connection.execute(counting_queries.SAMPLES)
             ],
             failures={
-                (row.scenario, row.error_class): row._mapping["count"] for row in connection.execute(queries.FAILURES)
+                (row.scenario, row.error_class): row._mapping["count"]
+                for row in connection.execute(counting_queries.FAILURES)
             },
-            poison_open={row.reason: row.n for row in connection.execute(queries.POISON_OPEN)},
-            switches=[(row.kind, row.name) for row in connection.execute(queries.SWITCHES)],
+            poison_open={row.reason: row.n for row in connection.execute(counting_queries.POISON_OPEN)},
+            switches=[(row.kind, row.name) for row in connection.execute(counting_queries.SWITCHES)],
             subscriptions=[
                 SubscriptionState(row.source, int(row.gaps), int(row.missed), row.seen)
-                for row in connection.execute(queries.SUBSCRIPTIONS_BY_SOURCE)
+                for row in connection.execute(counting_queries.SUBSCRIPTIONS_BY_SOURCE)
             ],
-            reconciled={row.source: row.until for row in connection.execute(queries.RECONCILED_BY_SOURCE)},
-            down={row.dependency: row.down for row in connection.execute(queries.DOWN)},
+            reconciled={row.source: row.until for row in connection.execute(counting_queries.RECONCILED_BY_SOURCE)},
+            down={row.dependency: row.down for row in connection.execute(counting_queries.DOWN)},
         )
 
 
@@ -118,9 +120,9 @@ def open_work(engine: Engine) -> Sequence[OpenWork]:
 
 def account(connection: Connection) -> Account:
     """The sum over everything, see `Account`; in the caller's transaction, which must be REPEATABLE READ."""
-    sums = connection.execute(queries.PROGRESS_SUMS).one()
+    sums = connection.execute(counting_queries.PROGRESS_SUMS).one()
     counts: dict[State, int] = {}
-    for state, number in connection.execute(queries.WORK_BY_STATE):
+    for state, number in connection.execute(counting_queries.WORK_BY_STATE):
         counts[State(state)] = counts.get(State(state), 0) + int(number)
     return Account(**{key: int(value) for key, value in sums._mapping.items()}, work=counts)
 
@@ -129,5 +131,5 @@ def open_work_of(connection: Connection) -> list[OpenWork]:
     """The same in the caller's transaction."""
     return [
         OpenWork(row.scenario, row.stage, State(row.state), row.items, row.oldest)
-        for row in connection.execute(queries.OPEN_WORK)
+        for row in connection.execute(counting_queries.OPEN_WORK)
     ]

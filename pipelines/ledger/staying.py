@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from pipelines.ledger import queries, staying_queries
+from pipelines.ledger import staying_queries, taking_queries
 from pipelines.ledger.rows import WorkItem, work_item
 from pipelines.ledger.taking import ready
 from pipelines.ledger.verbs import Verbs
@@ -92,7 +92,7 @@ class Staying(Verbs):
                 "lease": uuid.uuid4().hex,
                 "seconds": lease_seconds,
             }
-            rows = connection.execute(queries.TAKE, values).all()
+            rows = connection.execute(taking_queries.TAKE, values).all()
             connection.execute(staying_queries.TAKEN, {"run_id": stayer.run_id, "number": len(rows)})
         return sorted((work_item(row) for row in rows), key=lambda item: item.id)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row
 
-from pipelines.ledger import queries
+from pipelines.ledger import taking_queries, version_queries
 from pipelines.ledger.states import State, sources_of
 
 
@@ -37,19 +37,19 @@ def ready(connection: Connection, scenario: str, size: int, *, blameless: bool =
         size: rows at most.
         blameless: whether rows over which a worker was lost are left for runs of their own, and what is behind them.
     """
-    connection.execute(queries.LOCK_SCENARIO, {"scenario": scenario})
-    if connection.execute(queries.SWITCHED_OFF, {"scenario": scenario}).first():
+    connection.execute(taking_queries.LOCK_SCENARIO, {"scenario": scenario})
+    if connection.execute(taking_queries.SWITCHED_OFF, {"scenario": scenario}).first():
         return Ready()
     while True:
-        found: Sequence[Row[Any]] = connection.execute(queries.READY, {"scenario": scenario, "size": size}).all()
+        found: Sequence[Row[Any]] = connection.execute(taking_queries.READY, {"scenario": scenario, "size": size}).all()
         if blameless:
             found = list(itertools.takewhile(lambda row: not row.losses, found))  # none is skipped: order is kept
         together = _together([(row.id, row.losses) for row in found], size)
         if not together:
             return Ready()
-        stale = set(connection.execute(queries.SUPERSEDED, {"ids": together}).scalars())
+        stale = set(connection.execute(version_queries.SUPERSEDED, {"ids": together}).scalars())
         if stale:
-            connection.execute(queries.STALE, {"ids": sorted(stale), "states": list(sources_of(State.STALE))})
+            connection.execute(version_queries.STALE, {"ids": sorted(stale), "states": list(sources_of(State.STALE))})
         if len(stale) < len(together):
             behind = {row.id for row in found if row.behind}
             taken = [id_ for id_ in together if id_ not in stale]

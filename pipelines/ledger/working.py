@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from pipelines.errors import IllegalMove, LeaseLost, StepFailed, Waits
 from pipelines.failure_policy import POLICIES, Feeds, Policy
-from pipelines.ledger import queries
+from pipelines.ledger import run_queries, taking_queries, version_queries
 from pipelines.ledger.breaking import Breaker, BreakerState, Breaking
 from pipelines.ledger.moves import INFERRED, WRITTEN, of_inference, of_row, of_written
 from pipelines.ledger.on_wire import OnWire, without
@@ -31,7 +31,7 @@ class Working(Breaking, OnWire):
         """Take the unfinished rows of a run under a new lease; earlier leases end. `inferred` ones are only written."""
         values = {"run_id": run_id, "lease": uuid.uuid4().hex, "seconds": lease_seconds}
         with self._at_once.connect() as connection:
-            rows = connection.execute(queries.CLAIM, values)
+            rows = connection.execute(taking_queries.CLAIM, values)
             return sorted((work_item(row) for row in rows), key=lambda item: item.id)
 
     def renew(self, items: Iterable[WorkItem], lease_seconds: float) -> set[int]:
@@ -43,12 +43,12 @@ class Working(Breaking, OnWire):
             "seconds": lease_seconds,
         }
         with self._at_once.connect() as connection:
-            return set(connection.execute(queries.RENEW, values).scalars())
+            return set(connection.execute(taking_queries.RENEW, values).scalars())
 
     def superseded(self, items: Sequence[WorkItem]) -> set[int]:
         """Ids of those whose resource has a newer version in the ledger."""
         with self._at_once.connect() as connection:
-            return set(connection.execute(queries.SUPERSEDED, {"ids": [item.id for item in items]}).scalars())
+            return set(connection.execute(version_queries.SUPERSEDED, {"ids": [item.id for item in items]}).scalars())
 
     def rules_written(self, item: WorkItem, written: Written) -> None:
         """The drafts that rest on rules alone are at the FHIR server.
@@ -147,7 +147,7 @@ class Working(Breaking, OnWire):
         """
         policy = POLICIES[failure.error_class]
         with self._engine.begin() as connection:
-            judged = connection.execute(queries.JUDGED, {"id": item.id, "dependency": dependency}).one()
+            judged = connection.execute(run_queries.JUDGED, {"id": item.id, "dependency": dependency}).one()
             breaker = self._fed(connection, item, failure, dependency)
             down = breaker is not None and breaker.state is not BreakerState.CLOSED
             counted = policy.counted(down=down, served_others=judged.served_others)
@@ -175,7 +175,7 @@ class Working(Breaking, OnWire):
             if policy.feeds is Feeds.MODEL:  # the model is asked when rules have run
                 values["rules_at"] = func.coalesce(work.c.rules_at, text("clock_timestamp()"))
             connection.execute(
-                queries.COUNT_FAILURE,
+                run_queries.COUNT_FAILURE,
                 {"scenario": item.scenario, "error_class": failure.error_class.value, "count": 1},
             )
             self._change(connection, item, target, values)

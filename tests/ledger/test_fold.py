@@ -249,7 +249,7 @@ def test_an_observation_falls_into_the_first_bucket_that_holds_it(
 
 
 def test_the_name_that_the_account_sums_is_the_name_that_is_folded() -> None:
-    from pipelines.ledger import queries
+    from pipelines.ledger import counting_queries
 
-    assert f"'{metrics.WORK_FINISHED.name}'" in str(queries.WORK_BY_STATE)
+    assert f"'{metrics.WORK_FINISHED.name}'" in str(counting_queries.WORK_BY_STATE)
     assert "state" in metrics.WORK_FINISHED.labels
