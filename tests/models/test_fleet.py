@@ -15,8 +15,7 @@ from pipelines.models.fleet import BUILT_IN, Fleet
 from pipelines.models.settings import PANEL, Model, Registry
 from plugins.errors import ModelFailed
 from plugins.model_backend import OWN_KINDS, ChatAnswer, ChatRequest
-
-CANARY = "Zanzibarov"
+from tests.canary import CANARY
 
 
 def request(**changes: Any) -> ChatRequest:

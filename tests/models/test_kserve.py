@@ -23,8 +23,8 @@ from pipelines.models.kserve import KServe, ModelMetadata, TensorMetadata
 from pipelines.models.settings import Model
 from plugins.model_backend import ChatAnswer, ChatRequest
 from plugins.tensors import Tensor
+from tests.canary import CANARY
 
-CANARY = "Zanzibarov"
 MLSERVER = Path(__file__).parents[2] / ".careloom" / "venvs" / "kserve" / "bin" / "mlserver"
 
 #: Answers like the fake below: the mean of the pixels, each of them, and what it thinks that it sees.

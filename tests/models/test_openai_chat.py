@@ -17,8 +17,8 @@ from pipelines.failure_policy import POLICIES, Action, Pace
 from pipelines.models.openai_chat import OpenAIChat
 from plugins.model_backend import PRIORITIES, ChatAnswer, ChatRequest
 from plugins.scenario import Stage
+from tests.canary import CANARY
 
-CANARY = "Zanzibarov"
 SCHEMA = {
     "type": "object",
     "properties": {"ok": {"type": "boolean"}},

@@ -17,8 +17,7 @@ from pipelines.errors import ErrorClass, StepFailed
 from pipelines.models.batch import VllmBatch
 from pipelines.models.settings import Model
 from plugins.model_backend import ChatAnswer, ChatRequest
-
-CANARY = "Zanzibarov"
+from tests.canary import CANARY
 
 #: Writes what vLLM 0.32's run_batch writes; how, says the first argument. It notes its own process id and the request.
 ENGINE = """
@@ -43,7 +42,7 @@ with open(answered, "w") as out:
         one = {"id": "vllm-1", "custom_id": line["custom_id"], "response": response, "error": None}
         if how == "refuse" and n == 1:
             response |= {"status_code": 400, "body": None}
-            one["error"] = {"message": "Zanzibarov"}
+            one["error"] = {"message": line["body"]["messages"][0]["content"]}
         print("not json" if how == "garble" else json.dumps(one), file=out)
 """
 

@@ -13,8 +13,7 @@ from pipelines.authoring.happening import happen
 from pipelines.authoring.package import write_package
 from pipelines.config import Config
 from pipelines.errors import CareloomError, ConfigError
-
-CANARY = "Zanzibarov"
+from tests.canary import CANARY
 
 
 def config(**source: Any) -> Config:

@@ -13,6 +13,7 @@ from plugins.errors import ScenarioRefused
 from plugins.panel import ABSENT, DISAGREEMENT, PanelAnswer
 from plugins.pre_visit.triage import Triage
 from plugins.scenario import Severity, Statement
+from tests.canary import CANARY
 
 
 class Level(IntEnum):
@@ -90,7 +91,7 @@ def test_as_many_statements_that_rest_on_other_resources_are_no_agreement() -> N
 
 
 def test_the_reader_is_told_who_said_what_in_both_languages_and_no_word_of_a_statement() -> None:
-    one = Answer(level=Level.LOW, reasons=(said("Zanzibarov", "A/1"),))
+    one = Answer(level=Level.LOW, reasons=(said(CANARY, "A/1"),))
     found = panel(one, Answer(level=Level.HIGH), m3="model_timeout").findings()
     assert [finding.code for finding in found] == [DISAGREEMENT, DISAGREEMENT, ABSENT]
     assert {finding.severity for finding in found} == {Severity.WARNING}
@@ -98,7 +99,7 @@ def test_the_reader_is_told_who_said_what_in_both_languages_and_no_word_of_a_sta
     assert found[0].text.zh == "模型意见不一致(level):m1: 1; m2: 2"
     assert "0% of what they cite is the same" in found[1].text.en
     assert "m3" in found[2].text.zh
-    assert "Zanzibarov" not in str(found)
+    assert CANARY not in str(found)
 
 
 def test_a_panel_that_agrees_says_nothing() -> None:

@@ -20,8 +20,7 @@ from pipelines.errors import LedgerError
 from pipelines.ledger import Ledger
 from pipelines.log_lines import JsonLines, TextLines
 from pipelines.tracing_otel import OtelRecorder
-
-CANARY = "Zanzibarov"
+from tests.canary import CANARY
 
 
 @pytest.fixture

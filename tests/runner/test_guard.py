@@ -13,7 +13,6 @@ from pipelines.guard import Guarded, guarded, supported
 from plugins.model_backend import ChatAnswer
 from plugins.scenario import Fact, Statement
 
-CANARY = "Zanzibarov"
 FACTS = [
     Fact("Observation/bp", "Blood pressure 182/95 mmHg, 2026-03-01"),
     Fact("Observation/k", "Potassium 7.20 mmol/L"),

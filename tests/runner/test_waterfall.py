@@ -20,9 +20,8 @@ from pipelines.ledger import State
 from pipelines.ledger.holdups import Holdup, Holdups
 from pipelines.ledger.journey import find, journey, last, slowest
 from pipelines.waterfall import Hop, Kind, hops
+from tests.canary import CANARY
 from tests.least_config import write_least_config
-
-CANARY = "Zanzibarov"
 
 
 def waterfall(house: Any, n: int = 0) -> list[Hop]:
