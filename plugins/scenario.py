@@ -359,6 +359,11 @@ class Scenario(ABC, Generic[Answer]):
         """Drafts that rest on the rules alone. Written at once when a finding is a red flag, model or no model."""
         return ()
 
+    @property
+    def drafts_by_rules(self) -> bool:
+        """Whether it says `rule_drafts` of its own, and so may write before a model is asked."""
+        return type(self).rule_drafts is not Scenario.rule_drafts
+
     def asks(self, case: Case, findings: Sequence[Finding]) -> bool:
         """Whether a model is asked about this case at all; where it is not, `rule_drafts` are all that is written.
 

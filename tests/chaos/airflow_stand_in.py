@@ -10,8 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from forks import ALL_FAILED, DONE, Child, Zygote
 from serving import Served
@@ -47,11 +47,13 @@ class Chaos:
 
     Attributes:
         plan: role -> fail points of the task about to start ("" for none).
+        env: of the task about to start, over the zygote's.
         task_ended: called with each task that ended.
         task_stopped: called with each task that was paused.
     """
 
     plan: Callable[[str], str] = lambda role: ""
+    env: Mapping[str, str] = field(default_factory=dict)
     task_ended: Callable[[Child], None] = lambda child: None
     task_stopped: Callable[[Child], None] = lambda child: None
 
@@ -154,6 +156,7 @@ class AirflowStandIn:
                     TASK,
                     run=run.run_id,
                     plan=self.chaos.plan(TASK),
+                    env=self.chaos.env,
                     on_end=self._ended,
                     on_stop=self._stopped,
                 )

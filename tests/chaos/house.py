@@ -47,6 +47,9 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "model": {"name": NAME, "version": "1", "timeout": 2.0, "attempts": 2},
 }
 
+#: Of a task that is to take one further row, however long that is in coming; `House.staying` has it.
+_STAYS_FOR_ONE = {"stay": 60.0, "stay_life": 60.0, "stay_rows": 1}
+
 
 class House:
     """All of it. Use it as a context manager.
@@ -129,7 +132,11 @@ class House:
         self.metrics_ports = [kept.ports["dispatcher"]]
         while len(self.metrics_ports) < max(2, self._dispatchers):
             self.metrics_ports.append(ports.choose([*kept.ports.values(), *self.metrics_ports]))
-        self.files = [self._configure(number, bootstrap) for number in range(len(self.metrics_ports))]
+        self.files = [
+            self._configure(f"careloom-{number}", bootstrap, {"dispatcher": {"metrics_port": port}})
+            for number, port in enumerate(self.metrics_ports)
+        ]
+        self.staying = self._configure("careloom-staying", bootstrap, {"runner": _STAYS_FOR_ONE})
         self.config = load(self.files[0])
         migrate(self.config.ledger.url.get_secret_value())
         self.engine = engine(self.config.ledger.url.get_secret_value())
@@ -153,7 +160,7 @@ class House:
         self._closing.callback(made.close)
         return made
 
-    def _configure(self, number: int, bootstrap: str) -> Path:
+    def _configure(self, name: str, bootstrap: str, its_own: Mapping[str, Mapping[str, Any]]) -> Path:
         data: dict[str, Any] = {
             "state_dir": ".",
             "locale": "en",
@@ -173,14 +180,13 @@ class House:
             "ledger": {"url": self.kept.database("careloom", "psycopg")},
             "airflow": {"url": self.airflow.url, "password": PASSWORD},
             "exporter": {"port": self.kept.ports["exporter"]},
-            "dispatcher": {"metrics_port": self.metrics_ports[number]},
             "model": {"url": self.model.url},
             "plugins": {"disabled_scenarios": [name for name in manager.load().scenarios if name not in SCENARIOS]},
         }
-        for over in (_SETTINGS, self._settings):
+        for over in (_SETTINGS, self._settings, its_own):
             for table, values in over.items():
                 data[table] = {**data.get(table, {}), **values}
-        file = self.state / f"careloom-{number}.toml"
+        file = self.state / f"{name}.toml"
         write_private(file, toml(data))
         return file
 

@@ -156,13 +156,14 @@ def _pause_once(told: Trial, spot: str) -> None:
 
     house.plan, house.airflow.chaos.task_stopped = plan, noted
     if spot == "runner.took":  # a run that stays takes it: it has been made for another
+        house.airflow.chaos.env = {"CARELOOM_CONFIG": str(house.staying)}
         first = house.cases.one("in_visit.admission_note")
         told.cases.append(first)
         house.sender.send([first])
         until(lambda: _written(house, first), "the run's first row is written", 60)
     house.sender.send([older])
     assert stopped.wait(30), f"no task came to {spot}"
-    house.plan = lambda role: ""
+    house.plan, house.airflow.chaos.env = lambda role: "", {}
     house.sender.send([newer])
     told.outcome.progress.append(until(lambda: _written(house, newer), "the newer version is written", 60))
     caught[0].signal(signal.SIGCONT)

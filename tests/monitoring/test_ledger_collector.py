@@ -21,7 +21,7 @@ Fill = Callable[..., None]
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 _HOOK_LABELS = ("hook", "plugin", "scenario")
-TRIAGE = Objective("pre_visit.triage", "pre_visit", "1", 60.0)
+TRIAGE = Objective("pre_visit.triage", "pre_visit", "1", 60.0, by_rules=True)
 
 
 def scrape(collector: LedgerCollector) -> Series:
@@ -273,6 +273,7 @@ def test_an_installed_scenario_shows_its_promise_and_what_it_will_count_at_zero(
         assert value(before, "careloom_work_finished_total", **triage, state="written", model=model) == 0
     assert value(before, "careloom_event_to_draft_seconds_bucket", **triage, le="+Inf") == 0
     assert value(before, "careloom_event_to_draft_seconds_sum", **triage) == 0
+    assert value(before, "careloom_event_to_rule_draft_seconds_count", **triage) == 0
     for hop in metrics.HOPS:
         assert value(before, "careloom_hop_duration_seconds_count", **triage, hop=hop) == 0
     fill_ledger(20)
