@@ -16,6 +16,7 @@ from pipelines.config import Config
 from pipelines.dispatcher.consumer import ANSWER_MS, BATCH, connect
 from pipelines.dispatcher.positions import Epochs, Extent, start
 from pipelines.ledger import Incoming, Ledger
+from pipelines.ledger.rows import Standing
 from pipelines.records import KafkaRecord
 from pipelines.topics import BrokerUnavailable
 
@@ -99,14 +100,15 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python 
             new = sorted(self._unplaced)
         if not new:
             return
+        # the ledger first: what the broker says later lies behind it, however long this process stands still in between
+        standings = [self._ledger.standing(partition.topic, partition.partition) for partition in new]
         begins = self._consumer.beginning_offsets(new, timeout_ms=ANSWER_MS)
         ends = self._consumer.end_offsets(new, timeout_ms=ANSWER_MS)
-        for partition in new:
+        for partition, standing in zip(new, standings, strict=True):
             committed = self._consumer.committed(partition, timeout_ms=ANSWER_MS)
-            self._place(partition, Extent(begins[partition], ends[partition], committed))
+            self._place(partition, Extent(begins[partition], ends[partition], committed), standing)
 
-    def _place(self, partition: TopicPartition, extent: Extent) -> None:
-        standing = self._ledger.standing(partition.topic, partition.partition)
+    def _place(self, partition: TopicPartition, extent: Extent, standing: Standing) -> None:
         known = standing.next_offset
         where = start(known, extent, committed_once=standing.committed_once, went_back=partition in self._went_back)
         if where.rewound:

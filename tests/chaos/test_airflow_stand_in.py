@@ -24,7 +24,7 @@ class FakeZygote:
     def __init__(self) -> None:
         self.forked: list[Any] = []
 
-    def fork(self, role: str, *, run: str, plan: str, on_end: Any, on_stop: Any) -> Any:
+    def fork(self, role: str, *, run: str, plan: str, env: Any, on_end: Any, on_stop: Any) -> Any:
         from forks import Child
 
         self.forked.append(Child(role, run, plan, on_end, on_stop))

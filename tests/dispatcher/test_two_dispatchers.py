@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from sqlalchemy import Engine, text
 
 from pipelines.config import Config
@@ -22,6 +23,7 @@ from pipelines.dispatcher.backoff import Backoff
 from pipelines.dispatcher.intake import Intake
 from pipelines.dispatcher.matching import Reader
 from pipelines.dispatcher.pressure import Pressure
+from pipelines.dispatcher.session import Session
 from pipelines.ledger import Incoming, Ledger, Match, Recorded, State
 from pipelines.stack.settings import toml
 from pipelines.topics import ensure_topic
@@ -180,6 +182,49 @@ def test_one_that_is_paused_with_a_batch_while_the_broker_loses_its_data_makes_n
     assert (account.missing, account.unaccounted) == (0, 0)
     # the 40 that only the lost broker had are gone with it; the sender sends again what it was not answered for
     assert ids == {f"e{n}" for n in range(40)} | {f"e{n}" for n in range(1000, 1060)}
+
+
+def test_one_that_stood_still_while_it_asked_where_to_read_on_takes_no_data_for_lost(
+    config: Config, ledger: Ledger, send: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+):
+    reader = Reader({"Encounter"}, lambda resource: (Match(NOTE, "1", "post_visit"),))
+    _recorded(config, ledger, reader, send, 40)
+    session = Session(config, ledger)
+    ends = session._consumer.end_offsets
+
+    def and_stand_still(*asked: Any, **how: Any) -> Any:
+        """The broker has answered; before anything comes of it, another dispatcher takes what came meanwhile."""
+        answer = ends(*asked, **how)
+        if ledger.account().events == 40:
+            _recorded(config, ledger, reader, send, 80)
+        return answer
+
+    def placed() -> bool:
+        session.place()
+        session.poll()
+        return session.placed
+
+    monkeypatch.setattr(session._consumer, "end_offsets", and_stand_still)
+    try:
+        session.subscribe()
+        until(placed)
+    finally:
+        session.close()
+    standings = [ledger.standing(config.kafka.topic, number) for number in range(3)]
+    assert (sum(s.next_offset or 0 for s in standings), {s.epoch for s in standings}) == (80, {0})
+
+
+def _recorded(config: Config, ledger: Ledger, reader: Reader, send: Any, total: int) -> None:
+    """Send events until there are so many in the topic, and write all that it holds into the ledger."""
+    send(40, first=total - 40)
+    consumer = KafkaConsumer(bootstrap_servers=config.kafka.bootstrap, auto_offset_reset="earliest")
+    topic = config.kafka.topic
+    consumer.assign([TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)])
+    records: list[Any] = []
+    while len(records) < total:
+        records += itertools.chain(*consumer.poll(timeout_ms=500).values())
+    consumer.close()
+    ledger.record([reader.read(record) for record in records], {})
 
 
 def _make_anew(config: Config) -> None:
