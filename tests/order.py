@@ -7,24 +7,30 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
+_DEMO = "tests/end_to_end/test_demo_command.py"
+
 #: The longest first: what waits for a stack's start and its faults leaves the cores to the small ones beside it.
 _FIRST = (
     "tests/end_to_end/test_faults.py",
-    "tests/end_to_end/test_demo_command.py",
+    _DEMO,
     "tests/end_to_end/test_panels.py",
     "tests/chaos/test_chaos_short.py",
     "tests/dispatcher/test_on_airflow.py",
 )
-#: File -> the file whose stack it looks at.
-_LOOKS_AT = {"tests/end_to_end/test_panels.py": "tests/end_to_end/test_demo_command.py"}
+#: File -> the file whose servers it needs: the demo's Prometheus, or the reference validator, which starts slowly.
+_WITH = {
+    "tests/end_to_end/test_panels.py": _DEMO,
+    "tests/plugins/test_synthetic_patients.py": _DEMO,
+    "tests/fhir_adapters/test_write_fence.py": _DEMO,
+}
 
 
 class ByStack(LoadFileScheduling):
-    """Tests of a file stay together, and with them those that look at the same stack."""
+    """Tests of a file stay together, and with them those that need the same servers."""
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return _LOOKS_AT.get(file, file)
+        return _WITH.get(file, file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByStack:
