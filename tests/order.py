@@ -9,14 +9,11 @@ from xdist.scheduler import LoadFileScheduling
 
 _DEMO = "tests/end_to_end/test_demo_command.py"
 
-#: The longest first: what waits for a stack's start and its faults leaves the cores to the small ones beside it.
-_FIRST = (
-    "tests/end_to_end/test_faults.py",
-    _DEMO,
-    "tests/end_to_end/test_panels.py",
-    "tests/chaos/test_chaos_short.py",
-    "tests/dispatcher/test_on_airflow.py",
-)
+#: The longest first: what waits for a stack's start and its faults leaves the cores to the small ones beside it. The
+#: other two that start much come where these are over, before the tests of this folder.
+_FIRST = ("tests/end_to_end/test_faults.py", _DEMO, "tests/end_to_end/test_panels.py")
+_LATER = ("tests/chaos/test_chaos_short.py", "tests/dispatcher/test_on_airflow.py")
+_BEFORE = "tests/models/"
 #: File -> the file whose servers it needs: the demo's Prometheus, or the reference validator, which starts slowly.
 _WITH = {
     "tests/end_to_end/test_panels.py": _DEMO,
@@ -39,6 +36,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByStack:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long ones to the front, all others as they were."""
-    rank = {file: place for place, file in enumerate(_FIRST)}
-    items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
+    """The long ones to the front, those that start much after them, all others as they were."""
+
+    def rank(item: pytest.Item) -> tuple[int, str]:
+        file = item.nodeid.partition("::")[0]
+        if file in _FIRST:
+            return _FIRST.index(file), ""
+        return len(_FIRST), _BEFORE if file in _LATER else file
+
+    items.sort(key=rank)

@@ -90,6 +90,10 @@ TRUTH: dict[tuple[str, str], str] = {
     ): "SELECT scenario, g.guard, c.code, x.action, sum(x.n::text::float) AS n FROM work,"
     " jsonb_each(verdicts) g (guard, codes), jsonb_each(g.codes) c (code, actions), jsonb_each(c.actions) x (action, n)"
     " WHERE state IN ('written', 'stale', 'discarded') GROUP BY 1, 2, 3, 4",
+    (metrics.HOOK_ERRORS.name, ""): "SELECT l.labels::jsonb->>'plugin' AS plugin, l.labels::jsonb->>'hook' AS hook,"
+    " l.labels::jsonb->>'scenario' AS scenario, sum(l.n::text::float) AS n FROM work,"
+    f" jsonb_each(counted->'{metrics.HOOK_ERRORS.name}') l (labels, n)"
+    " WHERE state IN ('written', 'stale', 'discarded') GROUP BY 1, 2, 3",
 }
 
 
