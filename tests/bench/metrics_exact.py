@@ -37,7 +37,9 @@ Page = dict[str, float]
 #: The rows' own sums: (metric, its part) -> SQL that gives labels and a number. A part is "" for a counter.
 _ROWS = "FROM work WHERE state IN ('written', 'stale', 'discarded')"
 _WRITTEN = "FROM work WHERE state = 'written'"
-_ASKED = "FROM work, jsonb_each(asked) a (model, spent) WHERE state IN ('written', 'stale', 'discarded')"
+#: A row in which nothing was counted may say so by a JSON null.
+_EACH = "jsonb_each(CASE jsonb_typeof({0}) WHEN 'object' THEN {0} END)"
+_ASKED = f"FROM work, {_EACH.format('asked')} a (model, spent) WHERE state IN ('written', 'stale', 'discarded')"
 _MODEL = "model AS gen_ai_request_model, scenario"
 TRUTH: dict[tuple[str, str], str] = {
     (metrics.WORK_FINISHED.name, ""): f"SELECT scenario, stage, state, coalesce(model, 'none') AS model, count(*) AS n"
@@ -88,12 +90,12 @@ TRUTH: dict[tuple[str, str], str] = {
         metrics.GUARD_VERDICTS.name,
         "",
     ): "SELECT scenario, g.guard, c.code, x.action, sum(x.n::text::float) AS n FROM work,"
-    " jsonb_each(verdicts) g (guard, codes), jsonb_each(g.codes) c (code, actions), jsonb_each(c.actions) x (action, n)"
-    " WHERE state IN ('written', 'stale', 'discarded') GROUP BY 1, 2, 3, 4",
+    f" {_EACH.format('verdicts')} g (guard, codes), jsonb_each(g.codes) c (code, actions),"
+    " jsonb_each(c.actions) x (action, n) WHERE state IN ('written', 'stale', 'discarded') GROUP BY 1, 2, 3, 4",
     (metrics.HOOK_ERRORS.name, ""): "SELECT l.labels::jsonb->>'plugin' AS plugin, l.labels::jsonb->>'hook' AS hook,"
     " l.labels::jsonb->>'scenario' AS scenario, sum(l.n::text::float) AS n FROM work,"
-    f" jsonb_each(counted->'{metrics.HOOK_ERRORS.name}') l (labels, n)"
-    " WHERE state IN ('written', 'stale', 'discarded') GROUP BY 1, 2, 3",
+    f" jsonb_each((CASE jsonb_typeof(counted) WHEN 'object' THEN counted END)->'{metrics.HOOK_ERRORS.name}')"
+    " l (labels, n) WHERE state IN ('written', 'stale', 'discarded') GROUP BY 1, 2, 3",
 }
 
 

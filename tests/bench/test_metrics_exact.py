@@ -19,6 +19,7 @@ def test_a_folded_ledger_differs_from_its_rows_in_nothing(ledger_engine: Engine)
     with ledger_engine.begin() as connection:
         connection.execute(text("UPDATE work SET state = 'stale', written_at = NULL, model = NULL WHERE id % 7 = 0"))
         connection.execute(text("UPDATE work SET rules_written_at = started_at WHERE id % 5 = 0"))
+        connection.execute(text("UPDATE work SET asked = 'null', verdicts = 'null', counted = 'null' WHERE id % 3 = 0"))
         failed = canonical({"hook": "before_infer", "plugin": "ward", "scenario": "pre_visit.triage"})
         counted = json.dumps({metrics.HOOK_ERRORS.name: {failed: 2}})
         connection.execute(text("UPDATE work SET counted = :counted WHERE id % 50 = 0"), {"counted": counted})
