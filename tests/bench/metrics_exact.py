@@ -133,7 +133,7 @@ def bench(quick: bool, say: Say) -> Result:
         differences = compare(house.engine, page)
     result.add("events", size, "")
     result.add("tasks that ended", tasks, "")
-    result.hold("share of them killed -9", killed / max(tasks, 1), "", at_least=0.3 if quick else 0.4)
+    result.hold("share of them killed -9", killed / max(tasks, 1), "", at_least=0.4 if quick else 0.45)
     result.add("rows that are not written", unfinished, "")
     result.add("exporters killed -9", exporter.kills, "")
     result.add("pages scraped", exporter.pages, "")
@@ -146,7 +146,7 @@ def bench(quick: bool, say: Say) -> Result:
 
 
 class _Killer:
-    """Plans the end of every other task."""
+    """Plans the end of each task while fewer than half were killed: some pass no spot of theirs, or not so often."""
 
     def __init__(self) -> None:
         from pipelines.fail_points import NAMES
@@ -158,7 +158,7 @@ class _Killer:
 
     def plan(self, role: str) -> str:
         with self._lock:
-            if role in ("gateway", "dispatcher") or self._chance.random() > KILLED * 1.3:  # some pass no spot of theirs
+            if role in ("gateway", "dispatcher") or self.killed > KILLED * self.tasks:
                 return ""
             return f"{self._chance.choice(self._spots)}@{self._chance.choice((1, 1, 2, 3))}"
 
