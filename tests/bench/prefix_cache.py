@@ -37,7 +37,7 @@ from tests.bench.figures import Result, Say, main
 from tests.bench.model_path import IN_FLIGHT, cases, side_by_side
 
 CASES = 64
-ROUNDS = 3
+ROUNDS = 2
 BLOCK = 16
 """Tokens of one block of vLLM's cache (`--block-size` on a CPU may differ; the page of metrics says which it is)."""
 _COUNTER = re.compile(r"^vllm:prefix_cache_(hits|queries)_total(?:\{[^}]*\})? (\S+)", re.M)
