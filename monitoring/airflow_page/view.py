@@ -18,7 +18,7 @@ from pipelines.errors import ErrorClass, PoisonReason
 from pipelines.failure_policy import POLICIES
 from pipelines.ledger.breaking import Breaker
 from pipelines.ledger.dead_letters import Chosen, PoisonRow
-from pipelines.ledger.overview import Condition, Overview, Standing, Switch, Timeliness, Wait, Why
+from pipelines.ledger.overview import Condition, Overview, ScenarioNow, Switch, Timeliness, Wait, Why
 from plugins.scenario import Text
 
 #: Dead letters of each kind that are shown; all are counted, and all can be decided on at once.
@@ -95,7 +95,7 @@ class ScenarioLine:
         has_dag: whether Airflow may have something to be linked to.
     """
 
-    standing: Standing
+    standing: ScenarioNow
     title: Text | None
     condition: Text
     hour: Timeliness
@@ -229,7 +229,7 @@ def view(inside: Inside, seen: Seen, visitor: Visitor, chosen: Filter) -> Shown:
     )
 
 
-def _scenario(inside: Inside, seen: Seen, standing: Standing, switch: Switch | None, editable: bool) -> ScenarioLine:
+def _scenario(inside: Inside, seen: Seen, standing: ScenarioNow, switch: Switch | None, editable: bool) -> ScenarioLine:
     scenario = inside.loaded.scenarios.get(standing.scenario)
     return ScenarioLine(
         standing=standing,

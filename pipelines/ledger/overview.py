@@ -184,7 +184,7 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ScenarioNow:
     """One scenario, now.
 
     Attributes:
@@ -216,7 +216,7 @@ class Overview:
     """
 
     at: datetime
-    scenarios: Sequence[Standing]
+    scenarios: Sequence[ScenarioNow]
     waits: Sequence[Wait]
     parked: Sequence[Parked]
     switches: Sequence[Switch]
@@ -239,7 +239,7 @@ def overview(engine: Engine, around: Surroundings) -> Overview:
         read = _Read.of(connection)
     return Overview(
         at=read.at,
-        scenarios=_standings(read, around),
+        scenarios=_scenarios_now(read, around),
         waits=sorted((_named(wait, read, around) for wait in read.waits), key=_in_order),
         parked=read.parked,
         switches=read.switches,
@@ -321,7 +321,7 @@ def _in_order(wait: Wait) -> tuple[str, int, str]:
     return wait.scenario, list(Why).index(wait.why), wait.what
 
 
-def _standings(read: _Read, around: Surroundings) -> list[Standing]:
+def _scenarios_now(read: _Read, around: Surroundings) -> list[ScenarioNow]:
     promises = {promise.scenario: promise for promise in around.promises}
     only_here = sorted({part.scenario for part in read.open_work} - promises.keys())
     found = []
@@ -332,7 +332,7 @@ def _standings(read: _Read, around: Surroundings) -> list[Standing]:
         unfinished = [part for part in parts if part.state is not State.PARKED]
         items = sum(part.items for part in unfinished)
         found.append(
-            Standing(
+            ScenarioNow(
                 scenario=scenario,
                 stage=promise.stage if promise else scenario.partition(".")[0],
                 condition=_HELD[why] if why else Condition.RUNNING,
