@@ -192,10 +192,9 @@ class _Exporter:
             thread.join()
         end = time.monotonic() + 60
         while time.monotonic() < end:
-            self._look()
-            if self._page.get("careloom_work_unfolded_items") == 0:
+            time.sleep(1.0)  # longer than a snapshot is kept for
+            if self._look() and self._page.get("careloom_work_unfolded_items") == 0:
                 return self._page
-            time.sleep(0.3)
         raise TimeoutError("the exporter did not count what is finished within 60 s")
 
     def close(self) -> None:
@@ -222,14 +221,15 @@ class _Exporter:
         while not self._over.wait(0.4):
             self._look()
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Whether there is a new page; an exporter that is just starting has none."""
         try:
             with urllib.request.urlopen(self._url, timeout=10) as answer:
                 page = read(answer.read().decode())
         except OSError:
-            return
+            return False
         if page.get("careloom_ledger_up") != 1:
-            return
+            return False
         self.pages += 1
         for series, value in page.items():
             if is_folded(series):
@@ -237,6 +237,7 @@ class _Exporter:
                     self.back.append(f"{series} fell from {self._highest[series]} to {value}")
                 self._highest[series] = max(value, self._highest.get(series, 0.0))
         self._page = page
+        return True
 
 
 def read(page: str) -> Page:
