@@ -133,6 +133,7 @@ inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 log.dirs={data}
+log.cleaner.dedupe.buffer.size=4194304
 auto.create.topics.enable=false
 default.replication.factor=3
 min.insync.replicas=2

@@ -140,8 +140,8 @@ def _park(house: House) -> None:
 
 
 def _fail_now_and_then(house: House) -> None:
-    """With more to do than usual: a share of few says little, and the alert knows that."""
-    house.flow.every = EVERY / 2
+    """With more to do than usual, most in a short window: a share of few says little, and the alert knows that."""
+    house.flow.every = EVERY / 2 * house.scale
     house.model("share")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
@@ -36,17 +36,26 @@ class Illness:
         mode: "" (well), "slow", "garbage" or "share".
         running: questions that it has not answered yet.
         asked: questions of the scenario that fails now and then.
+        spoiled: of these, whose answer was wrong once: a task asks twice before its try has failed.
     """
 
     mode: str = ""
     running: int = 0
     asked: int = 0
+    spoiled: set[str] = field(default_factory=set)
 
     def spoils(self, body: bytes) -> bool:
-        """Whether the answer to this question is to be wrong."""
+        """Whether the answer to this question is to be wrong; whoever asks it once more gets a wrong one again."""
         if self.mode == "share" and FAILING.encode() in body:
+            question = json.dumps(json.loads(body)["messages"])
+            if question in self.spoiled:
+                self.spoiled.remove(question)
+                return True
             self.asked += 1
-            return self.asked % SHARE == 0
+            if self.asked % SHARE == 0:
+                self.spoiled.add(question)
+                return True
+            return False
         return self.mode == "garbage"
 
 
@@ -83,6 +92,7 @@ class Ill:
     async def _fault(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.illness.mode = json.loads(await Request(scope, receive).body())["mode"]
         self.illness.asked = 0
+        self.illness.spoiled.clear()
         await JSONResponse({"mode": self.illness.mode})(scope, receive, send)
 
     async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
