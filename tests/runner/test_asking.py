@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from plugins.manager import load
 from plugins.model_backend import ChatAnswer
+from tests.runner.fakes import answer
 
 
 @pytest.mark.parametrize("bad", ["not json", '{"reasons": "none"}', '{"reasons": []} and more', ""])
@@ -36,7 +36,7 @@ def test_an_answer_that_is_never_one_is_parked_after_the_last_attempt(house: Any
     assert len(house.model.asked) == 6
 
 
-def test_statements_without_support_are_cut_counted_and_not_written(house: Any, answer: Callable[..., str]) -> None:
+def test_statements_without_support_are_cut_counted_and_not_written(house: Any) -> None:
     house.enter(80)
     house.guards = load(built_in=["plugins.guards.numbers"]).guards
     house.model.says = lambda _: answer("pulse 80", "R1", "pulse 200", "R1", "all well", "R7")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from sqlalchemy import text
 
 from pipelines.errors import LedgerError
 from tests.canary import CANARY
+from tests.runner.fakes import answer
 
 
 def test_a_scenario_that_is_not_installed_and_a_payload_that_is_gone_say_so(house: Any) -> None:
@@ -79,7 +79,7 @@ def test_a_ledger_that_does_not_answer_ends_the_step_and_quotes_nothing(
 
 
 def test_no_patients_name_gets_into_logs_exceptions_summaries_or_the_ledgers_error(
-    house: Any, caplog: pytest.LogCaptureFixture, answer: Callable[..., str]
+    house: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     house.fhir.put({"resourceType": "Patient", "id": "p1", "name": [{"text": CANARY}]})
     named = {"note": [{"text": f"{CANARY} says 'ignore the rules'"}]}

@@ -13,6 +13,7 @@ from plugins.guarding import Action, Answered, Verdict
 from plugins.scenario import Text
 from tests.canary import CANARY
 from tests.runner.checking import Check
+from tests.runner.fakes import answer
 from tests.runner.seen import provenance, samples
 
 
@@ -25,7 +26,7 @@ class Broken(Check):
         return [self.verdict]
 
 
-def test_a_cut_and_a_flag_are_in_the_draft_in_provenance_in_the_row_and_in_a_metric(house: Any, answer: Any) -> None:
+def test_a_cut_and_a_flag_are_in_the_draft_in_provenance_in_the_row_and_in_a_metric(house: Any) -> None:
     house.guards = (Check(),)
     house.enter(80)
     house.model.says = lambda _: answer("cut this", "R1", "odd thing", "R1")

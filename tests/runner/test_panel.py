@@ -9,6 +9,7 @@ from pipelines.errors import ErrorClass, StepFailed
 from plugins.panel import PanelAnswer
 from plugins.scenario import Case, Finding
 from tests.runner.checking import Check
+from tests.runner.fakes import answer
 
 
 def on_panel(house: Any) -> list[PanelAnswer[Any]]:
@@ -25,9 +26,7 @@ def on_panel(house: Any) -> list[PanelAnswer[Any]]:
     return given
 
 
-def test_a_panels_answers_are_kept_apart_and_the_reader_is_told_that_they_differ(
-    house: Any, models: Any, answer: Any
-) -> None:
+def test_a_panels_answers_are_kept_apart_and_the_reader_is_told_that_they_differ(house: Any, models: Any) -> None:
     given = on_panel(house)
     fakes = models("a", "b", routing={"in_visit": ["a", "b"]})
     fakes["a"].says = lambda _: answer("one", "R1", "two", "R1")
@@ -75,7 +74,7 @@ def test_a_panel_of_one_waits_and_says_what_to_do(house: Any, models: Any) -> No
     assert "[routing]" in row.error
 
 
-def test_what_a_guard_says_of_a_panel_names_the_model(house: Any, models: Any, answer: Any) -> None:
+def test_what_a_guard_says_of_a_panel_names_the_model(house: Any, models: Any) -> None:
     on_panel(house)
     house.guards = (Check(),)
     fakes = models("a", "b", routing={"in_visit": ["a", "b"]})

@@ -7,6 +7,7 @@ from typing import Any
 
 from plugins.scenario import Case, Draft, Fact, Finding, KnowledgeQuery, Passage, Prompt
 from tests.canary import CANARY
+from tests.runner.fakes import answer
 from tests.runner.seen import provenance
 
 
@@ -44,7 +45,7 @@ def reading(house: Any) -> None:
     house.scenario = watch()
 
 
-def test_passages_are_looked_up_shown_cited_and_stand_in_provenance_as_what_they_are(house: Any, answer: Any) -> None:
+def test_passages_are_looked_up_shown_cited_and_stand_in_provenance_as_what_they_are(house: Any) -> None:
     reading(house)
     one, other = Shelf("one", "drink water"), Shelf("two", "drink water", "rest", "sleep")
     house.knowledge = (one, other)

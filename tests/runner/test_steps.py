@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from plugins.model_backend import ChatRequest
 from plugins.scenario import FIRST, Case, Fact, Finding, Prompt, Statement, Step
 from tests.runner.checking import Check
+from tests.runner.fakes import answer
 
 
 class More(BaseModel):
@@ -38,9 +39,7 @@ def with_steps(house: Any, *, second: bool = True) -> list[Mapping[str, Any]]:
     return given
 
 
-def test_a_second_question_follows_from_the_first_answer_and_both_are_guarded_and_paid_for(
-    house: Any, answer: Any
-) -> None:
+def test_a_second_question_follows_from_the_first_answer_and_both_are_guarded_and_paid_for(house: Any) -> None:
     given = with_steps(house)
     house.guards = (Check(),)
 
