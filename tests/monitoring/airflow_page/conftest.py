@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -12,13 +13,15 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import URL
 
 from monitoring.airflow_page.genuine import Tokens
-from pipelines.ledger import Ledger, engine
+from pipelines.errors import ErrorClass, PoisonReason, StepFailed
+from pipelines.ledger import EventRow, Incoming, Ledger, Match, Poison, Position, engine
+from tests.monitoring.airflow_page.page_parts import CANARY
 from tests.monitoring.airflow_page.server import Served, password, serve
 
 PEOPLE = {"ada": "admin", "vera": "viewer", "uma": "user", "pre": "user", "half": "user", "nobody": "viewer"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def page_ledger_url(postgres_url: URL) -> str:
     """The ledger that the API server of these tests reads."""
     admin = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
@@ -28,7 +31,7 @@ def page_ledger_url(postgres_url: URL) -> str:
     return postgres_url.set(database="page_ledger").render_as_string(hide_password=False)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def served(page_ledger_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serve(tmp_path_factory.mktemp("airflow"), page_ledger_url, PEOPLE) as made:
         yield made
@@ -76,7 +79,7 @@ class Person:
         return self.client.post(f"/careloom/{path}", data={"token": token, **fields}, headers=sent)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def logged_in(served: Served) -> Iterator[Callable[[str], Person]]:
     """`logged_in("vera")` is a browser with Airflow's own cookie."""
     people: dict[str, Person] = {}
@@ -94,3 +97,48 @@ def logged_in(served: Served) -> Iterator[Callable[[str], Person]]:
     yield enter
     for person in people.values():
         person.client.close()
+
+
+@pytest.fixture
+def happens(ledger: Ledger) -> Callable[..., int]:
+    """Records one event for a scenario; with an error class it fails for good. Returns its number."""
+    offsets = iter(range(1000))
+
+    def happen(scenario: str, patient: str = "p", error_class: ErrorClass | None = None, error: str = "no") -> int:
+        offset = next(offsets)
+        position = Position("events", 0, offset)
+        now = datetime.now(UTC)
+        event = EventRow(
+            event_id=f"event-{offset}",
+            source="hospital",
+            fhir_version="R4",
+            resource_type="Encounter",
+            resource_id=f"{CANARY}-{offset}",
+            version_id="1",
+            last_updated=now,
+            change="written",
+            patient_key=f"{CANARY}-{patient}",
+            position=position,
+            received_at=now,
+            durable_at=now,
+        )
+        ledger.record([Incoming(position, event, (Match(scenario, "1", scenario.partition(".")[0]),))])
+        if error_class is None:
+            return offset
+        run = ledger.take_run(scenario, 1)
+        assert run is not None
+        [item] = ledger.claim(run.run_id, 60)
+        ledger.failed(item, StepFailed(error_class, error))
+        return item.id
+
+    return happen
+
+
+@pytest.fixture
+def poison(ledger: Ledger) -> Callable[[int], int]:
+    def make(offset: int) -> int:
+        when = datetime(2026, 1, 1, tzinfo=UTC)
+        ledger.record([Incoming(Position("events", 1, offset), None, poison=Poison(PoisonReason.NOT_JSON, when))])
+        return max(row.id for row in ledger.poison())
+
+    return make

@@ -16,10 +16,10 @@ from sqlalchemy import Engine, text
 from pipelines.errors import ErrorClass, PoisonReason, StepFailed, Waits
 from pipelines.ledger import EventRow, Incoming, Ledger, Match, Poison, Position, WorkItem, engine, migrate
 from tests.monitoring.airflow_page.browser import Browser
+from tests.monitoring.airflow_page.page_parts import CANARY, NOTE, TRIAGE
 from tests.monitoring.airflow_page.server import password, serve
 
-CANARY = "Zhang-Canary-Name"
-TRIAGE, NOTE, SUMMARY = "pre_visit.triage", "in_visit.admission_note", "post_visit.discharge_summary"
+SUMMARY = "post_visit.discharge_summary"
 #: Kafka's, ever greater: what is not, the ledger has had already.
 _OFFSETS = count()
 FOLLOW_UP, QUESTIONS = "post_visit.follow_up", "pre_visit.patient_qa"
