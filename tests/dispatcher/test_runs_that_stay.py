@@ -10,28 +10,29 @@ from sqlalchemy import Engine, text
 from monitoring import metrics
 from pipelines.airflow_api import AirflowApi
 from pipelines.dispatcher.backoff import Holds
+from pipelines.dispatcher.batches import Batches
 from pipelines.dispatcher.reaper import Reaper
 from pipelines.ledger import Inference, Ledger, Written
 from pipelines.ledger.staying import Stayer
 from tests.dispatcher.parts import NOTE, batches
 
 
-def stays(ledger: Ledger, fake_airflow: Any) -> Stayer:
-    """The one run that is there has written its rows, and stays."""
+def stays(ledger: Ledger, airflow: AirflowApi, fake_airflow: Any, fill: Any) -> tuple[Batches, Stayer]:
+    """One run has written its only row, and stays; and the batches that decided on it."""
+    fill(1)
+    made = batches(ledger, airflow)
+    made.step()
     [run] = ledger.open_runs()
     fake_airflow.work(ledger)
     stayer = Stayer.new(run.run_id, rank=1, most=2, slots=4, seconds=60)
     assert ledger.stay(stayer, begins=True)
-    return stayer
+    return made, stayer
 
 
 def test_rows_wait_for_a_run_that_stays_as_long_as_for_company_and_then_get_another(
     ledger: Ledger, airflow: AirflowApi, fake_airflow, fill
 ):
-    fill(1)
-    made = batches(ledger, airflow)
-    made.step()
-    stayer = stays(ledger, fake_airflow)
+    made, stayer = stays(ledger, airflow, fake_airflow, fill)
     fill(25)
     made.step()
     assert len(fake_airflow.runs) == 1, "a full batch waits for it as well"
@@ -45,10 +46,7 @@ def test_rows_wait_for_a_run_that_stays_as_long_as_for_company_and_then_get_anot
 def test_a_run_that_stays_is_told_to_take_no_more_when_its_scenario_may_not_go_on(
     ledger: Ledger, airflow: AirflowApi, fake_airflow, fill, why: str
 ):
-    fill(1)
-    made = batches(ledger, airflow)
-    made.step()
-    stayer = stays(ledger, fake_airflow)
+    made, stayer = stays(ledger, airflow, fake_airflow, fill)
     made.step()
     assert ledger.stay(stayer), "while all is well it stays"
     if why == "paused in Airflow":
@@ -68,9 +66,7 @@ def test_a_run_that_stays_is_told_to_take_no_more_when_its_scenario_may_not_go_o
 def test_a_run_that_stays_is_looked_after_when_its_process_says_nothing_any_more(
     ledger: Ledger, airflow: AirflowApi, fake_airflow, fill, ledger_engine: Engine
 ):
-    fill(1)
-    batches(ledger, airflow).step()
-    stayer = stays(ledger, fake_airflow)
+    _, stayer = stays(ledger, airflow, fake_airflow, fill)
     fill(1)
     assert ledger.take_more(stayer, 10, 60)
     reaper = Reaper(ledger, airflow, Holds(3600, 3600), 1.0, lambda: None, grace=0.0)
@@ -84,10 +80,7 @@ def test_a_run_that_stays_is_looked_after_when_its_process_says_nothing_any_more
 def test_a_run_that_stays_is_counted_while_it_does_and_its_rows_when_it_is_closed(
     ledger: Ledger, airflow: AirflowApi, fake_airflow, fill
 ):
-    fill(1)
-    made = batches(ledger, airflow)
-    made.step()
-    stayer = stays(ledger, fake_airflow)
+    made, stayer = stays(ledger, airflow, fake_airflow, fill)
     made.step()
     assert metrics.STAYING_RUNS.labels(NOTE)._value.get() == 1
     fill(3)
