@@ -78,12 +78,7 @@ def objectives(config: Config) -> list[Objective]:
     loaded = manager.load(config.plugins.enabled, config.plugins.disabled_scenarios)
     return [
         Objective(
-            scenario.id,
-            scenario.stage.value,
-            scenario.version,
-            scenario.deadline.total_seconds(),
-            scenario.objective,
-            by_rules=scenario.drafts_by_rules,
+            scenario.id, scenario.stage.value, scenario.version, scenario.deadline.total_seconds(), scenario.objective
         )
         for scenario in loaded.scenarios.values()
     ]

@@ -35,7 +35,6 @@ class Objective:
     Attributes:
         deadline: seconds from event to written draft.
         share: of the events that are to be drafted within it, between 0 and 1.
-        by_rules: whether it has drafts that rest on rules alone, written before the model is asked.
     """
 
     scenario: str
@@ -43,7 +42,6 @@ class Objective:
     version: str
     deadline: float
     share: float = 0.95
-    by_rules: bool = False
 
 
 class LedgerCollector(Collector):
@@ -188,7 +186,7 @@ def _folded(
 
 
 def _from_the_start(objectives: Iterable[Objective], models: Iterable[str]) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Names in `samples` and labels of what an installed scenario has after its first draft, whichever that is."""
+    """Names in `samples` and labels of what an installed scenario may have after its first draft."""
     asked = (metrics.NO_MODEL, *models)
     for objective in objectives:
         where = {"scenario": objective.scenario, "stage": objective.stage}
@@ -196,8 +194,7 @@ def _from_the_start(objectives: Iterable[Objective], models: Iterable[str]) -> I
         yield from ((metrics.WORK_FINISHED.name, {**where, "state": State.WRITTEN, "model": m}) for m in asked)
         yield from ((f"{metrics.HOP_DURATION.name}_sum", {**where, "hop": hop}) for hop in metrics.HOPS)
         yield f"{metrics.EVENT_TO_DRAFT.name}_sum", where
-        if objective.by_rules:
-            yield f"{metrics.EVENT_TO_RULE_DRAFT.name}_sum", where
+        yield f"{metrics.EVENT_TO_RULE_DRAFT.name}_sum", where
 
 
 def _histogram(

@@ -21,7 +21,7 @@ Fill = Callable[..., None]
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 _HOOK_LABELS = ("hook", "plugin", "scenario")
-TRIAGE = Objective("pre_visit.triage", "pre_visit", "1", 60.0, by_rules=True)
+TRIAGE = Objective("pre_visit.triage", "pre_visit", "1", 60.0)
 
 
 def scrape(collector: LedgerCollector) -> Series:
