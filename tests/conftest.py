@@ -22,8 +22,8 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import URL, make_url
 
 from pipelines.ledger import engine, migrate
-from tests.order import pytest_collection_modifyitems as pytest_collection_modifyitems
-from tests.order import pytest_xdist_make_scheduler as pytest_xdist_make_scheduler
+from tests.side_by_side import pytest_collection_modifyitems as pytest_collection_modifyitems
+from tests.side_by_side import pytest_xdist_make_scheduler as pytest_xdist_make_scheduler
 
 _TEMPLATE = "ledger_template"
 

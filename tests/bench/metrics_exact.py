@@ -38,8 +38,10 @@ Page = dict[str, float]
 _ROWS = "FROM work WHERE state IN ('written', 'stale', 'discarded')"
 _WRITTEN = "FROM work WHERE state = 'written'"
 #: A row in which nothing was counted may say so by a JSON null.
-_EACH = "jsonb_each(CASE jsonb_typeof({0}) WHEN 'object' THEN {0} END)"
-_ASKED = f"FROM work, {_EACH.format('asked')} a (model, spent) WHERE state IN ('written', 'stale', 'discarded')"
+_OBJECT = "(CASE jsonb_typeof({0}) WHEN 'object' THEN {0} END)"
+_ASKED = (
+    f"FROM work, jsonb_each{_OBJECT.format('asked')} a (model, spent) WHERE state IN ('written', 'stale', 'discarded')"
+)
 _MODEL = "model AS gen_ai_request_model, scenario"
 TRUTH: dict[tuple[str, str], str] = {
     (metrics.WORK_FINISHED.name, ""): f"SELECT scenario, stage, state, coalesce(model, 'none') AS model, count(*) AS n"
@@ -90,11 +92,11 @@ TRUTH: dict[tuple[str, str], str] = {
         metrics.GUARD_VERDICTS.name,
         "",
     ): "SELECT scenario, g.guard, c.code, x.action, sum(x.n::text::float) AS n FROM work,"
-    f" {_EACH.format('verdicts')} g (guard, codes), jsonb_each(g.codes) c (code, actions),"
+    f" jsonb_each{_OBJECT.format('verdicts')} g (guard, codes), jsonb_each(g.codes) c (code, actions),"
     " jsonb_each(c.actions) x (action, n) WHERE state IN ('written', 'stale', 'discarded') GROUP BY 1, 2, 3, 4",
     (metrics.HOOK_ERRORS.name, ""): "SELECT l.labels::jsonb->>'plugin' AS plugin, l.labels::jsonb->>'hook' AS hook,"
     " l.labels::jsonb->>'scenario' AS scenario, sum(l.n::text::float) AS n FROM work,"
-    f" jsonb_each((CASE jsonb_typeof(counted) WHEN 'object' THEN counted END)->'{metrics.HOOK_ERRORS.name}')"
+    f" jsonb_each({_OBJECT.format('counted')}->'{metrics.HOOK_ERRORS.name}')"
     " l (labels, n) WHERE state IN ('written', 'stale', 'discarded') GROUP BY 1, 2, 3",
 }
 

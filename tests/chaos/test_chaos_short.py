@@ -35,7 +35,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         check=False,
     )
     print(done.stdout)
-    assert "Traceback" not in done.stderr, f"the run broke off: {done.stderr[-5000:]}"
+    assert file.exists() and "Traceback" not in done.stderr, f"the run broke off: {done.stderr[-5000:]}"
     found: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))["outcomes"]
     return found
 

@@ -20,6 +20,8 @@ _WITH = {
     "tests/plugins/test_synthetic_patients.py": _DEMO,
     "tests/fhir_adapters/test_write_fence.py": _DEMO,
 }
+#: Folders whose tests share one server.
+_ONE_SERVER = ("tests/monitoring/airflow_page/",)
 
 
 class ByStack(LoadFileScheduling):
@@ -27,7 +29,7 @@ class ByStack(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return _WITH.get(file, file)
+        return next((folder for folder in _ONE_SERVER if file.startswith(folder)), _WITH.get(file, file))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByStack:
