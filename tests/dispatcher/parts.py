@@ -19,9 +19,7 @@ def batches(ledger: Ledger, airflow: AirflowApi, **settings: Any) -> Batches:
     """At the fake Airflow, whose one scenario is installed; waits as long for company as no test lasts."""
     config = Dispatcher.model_validate({"linger": 3600, "batch_size": 10, "max_open_runs": 2, **settings})
     pressure = Pressure(config.max_waiting)
-    made = Batches(config, ledger, airflow, {NOTE}, pressure, Holds(3600, 3600), Backoff(0.01, 0.01))
-    made.pressure = pressure  # type: ignore[attr-defined]
-    return made
+    return Batches(config, ledger, airflow, {NOTE}, pressure, Holds(3600, 3600), Backoff(0.01, 0.01))
 
 
 def reaper(ledger: Ledger, airflow: AirflowApi, holds: Holds | None = None, grace: float = -1.0) -> Reaper:

@@ -18,7 +18,7 @@ def test_while_airflow_cannot_be_asked_no_row_is_taken(ledger: Ledger, airflow: 
     with pytest.raises(AirflowUnavailable):
         made.step()
     assert ledger.open_runs() == []
-    assert made.pressure.too_high
+    assert made._pressure.too_high
     fake_airflow.status = None
     made.step()
     assert fake_airflow.work(ledger) == 3

@@ -41,18 +41,18 @@ def test_rows_of_a_scenario_that_cannot_run_wait_and_hold_nobody_up(
     assert fake_airflow.runs == {}
     assert ledger.account().work == {State.WAITING: 3}
     assert caplog.text.count(f"{other}: rows wait") == 1
-    assert not made.pressure.too_high
+    assert not made._pressure.too_high
 
 
 def test_reading_stops_while_too_much_waits(ledger: Ledger, airflow: AirflowApi, fake_airflow, fill):
     made = batches(ledger, airflow, max_waiting=5, batch_size=2)
     fill(12)
     made.step()
-    assert made.pressure.too_high
+    assert made._pressure.too_high
     for _ in range(8):
         made.step()
         fake_airflow.work(ledger)
-    assert not made.pressure.too_high
+    assert not made._pressure.too_high
 
 
 def test_rows_for_a_model_without_room_wait_in_the_ledger_until_there_is_some(
