@@ -153,6 +153,8 @@ class Runner(_Section):
             post-visit.
         slots: tasks that Airflow runs at the same time for careloom (`core.parallelism`, or the pool's slots): while
             all are taken and a run waits for one, a run that stays makes room.
+        standing: ids of scenarios of which a run always stays, however long none of their events came: their first
+            event after a quiet hour is begun as fast as any other. Each takes one of `stay_runs` and one of `slots`.
     """
 
     concurrency: Annotated[int, Field(ge=1)] = 16
@@ -163,6 +165,22 @@ class Runner(_Section):
     stay_life: Annotated[float, Field(gt=0, le=1200)] = 300.0  # a task's time limit is 30 minutes
     stay_runs: Annotated[int, Field(ge=0)] = 2
     slots: Annotated[int, Field(ge=1)] = 4
+    standing: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _standing_fits(self) -> Runner:
+        standing = len(set(self.standing))
+        if standing and not self.stay:
+            raise ValueError("standing names scenarios, but stay = 0 lets no run stay: set stay, or leave standing out")
+        if standing > self.stay_runs:
+            raise ValueError(
+                f"standing names {standing} scenarios and stay_runs lets {self.stay_runs} runs stay: raise stay_runs"
+            )
+        if standing >= self.slots:
+            raise ValueError(
+                f"standing names {standing} scenarios and slots is {self.slots}: every other scenario needs a slot too"
+            )
+        return self
 
 
 class Plugins(_Section):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines import tracing
 from pipelines.batch import Batch, Summary, Write, called
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from pipelines.staying import Stay
     from plugins.hookspecs import Settings
     from plugins.manager import Loaded
+    from plugins.scenario import Scenario
 
+
+#: Seconds that a run without rows has from its first word to its stay.
+BEGINNING = 5.0
 
 #: How the run that stays in this process is told to leave; a process has one.
 _ends: list[Callable[[], object]] = []
@@ -74,9 +78,15 @@ async def carry_rows(
     batch = _batch(config, ledger, run_id, items)
     infer = Inferring(config, ledger, batch, loaded, payloads, sources, fleet)
     usual = config.runner.concurrency
-    asking = max((fleet.concurrency(item.scenario, usual) for item in items), default=usual)
+    stands = None if items else await called(ledger.stands, run_id, BEGINNING)
+    named = items[0].scenario if items else stands or ""
+    asking = fleet.concurrency(named, usual)
     write = _writing(ledger, batch, sources)
-    stay = _stay(config, ledger, batch, items, loaded=loaded, payloads=payloads, sources=sources, asking=asking)
+    stay = None
+    if (scenario := loaded.scenarios.get(named)) is not None and config.runner.stay:
+        stay = _stay(
+            config, ledger, batch, run_id, scenario, stands=not items, payloads=payloads, sources=sources, asking=asking
+        )
     with _leaving(stay):
         outcomes, errors = await batch.work(infer, write, asking=asking, writing=usual, stay=stay)
     return Summary(run_id, outcomes, errors)
@@ -92,17 +102,15 @@ def _stay(
     config: Config,
     ledger: Ledger,
     batch: Batch,
-    items: Sequence[WorkItem],
+    run_id: str,
+    scenario: Scenario[Any],
     *,
-    loaded: Loaded,
+    stands: bool,
     payloads: PayloadSource,
     sources: Sources,
     asking: int,
-) -> Stay | None:
-    """What takes further rows; None where the run does not stay."""
-    scenario = loaded.scenarios.get(items[0].scenario) if items else None
-    if scenario is None or not config.runner.stay:
-        return None
+) -> Stay:
+    """What takes further rows."""
     from pipelines.ledger.states import State
     from pipelines.staying import Stay
 
@@ -114,7 +122,16 @@ def _stay(
         sources.forget()
 
     return Stay(
-        config, ledger, batch, items[0].run_id, scenario.id, scenario.stage, asking=asking, taken=taken, rested=rested
+        config,
+        ledger,
+        batch,
+        run_id,
+        scenario.id,
+        scenario.stage,
+        asking=asking,
+        stands=stands,
+        taken=taken,
+        rested=rested,
     )
 
 

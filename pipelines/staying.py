@@ -28,7 +28,7 @@ from plugins.scenario import Stage
 
 log = logging.getLogger(__name__)
 
-#: Who goes first where not all may stay.
+#: Who goes first where not all may stay; a run that stands goes before all of them, by the same order.
 RANK = {Stage.IN_VISIT: 3, Stage.PRE_VISIT: 2, Stage.POST_VISIT: 1}
 #: Seconds between looks without a word, and between two times that the process says it is there.
 _LOOK = 1.0
@@ -45,6 +45,7 @@ class Stay:
         batch: takes them up.
         run_id, scenario, stage: the run's.
         asking: rows under way below which further ones are taken.
+        stands: whether it began without rows, and stays however long none come.
         taken: called with the rows before they are taken up.
         rested: called whenever no row is under way: nothing of a patient is to be kept.
     """
@@ -59,6 +60,7 @@ class Stay:
         stage: Stage,
         *,
         asking: int,
+        stands: bool = False,
         taken: Callable[[Sequence[WorkItem]], None],
         rested: Callable[[], None],
     ) -> None:
@@ -71,8 +73,10 @@ class Stay:
         self._asking = asking
         self._taken = taken
         self._rested = rested
+        self._patience = float("inf") if stands else config.runner.stay
+        rank = RANK[stage] + (len(RANK) if stands else 0)
         self._stayer = Stayer.new(
-            run_id, rank=RANK[stage], most=config.runner.stay_runs, slots=config.runner.slots, seconds=_LASTS
+            run_id, rank=rank, most=config.runner.stay_runs, slots=config.runner.slots, seconds=_LASTS
         )
         self._over = False
         self._rows = 0
@@ -141,12 +145,12 @@ class Stay:
         """Whether nothing came for as long as it stays; where everything has failed so far, nothing is waited for."""
         now = time.monotonic()
         self._idle_since = now if self._idle_since is None else self._idle_since
-        return self._batch.all_failed or now - self._idle_since >= self._settings.stay
+        return self._batch.all_failed or now - self._idle_since >= self._patience
 
     async def _wait(self) -> None:
         """Until a row has left, something is said to be ready, or it is time to look."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._batch.changed.wait(), min(_LOOK, self._settings.stay))
+            await asyncio.wait_for(self._batch.changed.wait(), min(_LOOK, self._patience))
 
     async def _listen(self) -> None:
         """Hear of rows that may be ready; without a connection it is only looked once a second."""

@@ -195,7 +195,8 @@ def _taken(way: Way, one: _Try, since: datetime, after: str) -> Iterator[Hop]:
 def _asked(way: Way, one: _Try) -> Iterator[Hop]:
     """From the decision on a run to its task."""
     run, running = one.run, _running(way, one)
-    yield Hop("run asked of Airflow", Kind.WORK, run.decided_at, run.posted_at, f"{run.size} rows share it", run.run_id)
+    shared = f"{run.size} rows share it" if run.size else "it stands for what comes"
+    yield Hop("run asked of Airflow", Kind.WORK, run.decided_at, run.posted_at, shared, run.run_id)
     if run.posted_at is None and running:
         return
     at = run.posted_at or run.decided_at

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections.abc import Collection
 from contextlib import suppress
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,6 +20,7 @@ from pipelines.dispatcher.intake import Intake
 from pipelines.dispatcher.matching import reader_of
 from pipelines.dispatcher.pressure import Pressure
 from pipelines.dispatcher.reaper import Reaper
+from pipelines.dispatcher.standing import Standing
 from pipelines.errors import ConfigError
 from pipelines.failure_policy import Pace, Trouble, pace_of
 from pipelines.ledger import Ledger, engine
@@ -85,7 +87,8 @@ def dispatch(config: Config, stop: threading.Event) -> bool:
     posting = Backoff.of(pace_of(Trouble.AIRFLOW_UNAVAILABLE, usual))
     intake = Intake(config, ledger, reader, pressure, wake.set, reading)
     room = Room(config.registry, {s.id: s.deadline.total_seconds() for s in scenarios})
-    batches = Batches(settings, ledger, airflow, loaded.scenarios, pressure, holds, posting, room)
+    standing = Standing(_installed(config.runner.standing, loaded.scenarios))
+    batches = Batches(settings, ledger, airflow, loaded.scenarios, pressure, holds, posting, room, standing)
     reaper = Reaper(ledger, airflow, holds, settings.reap_every, wake.set)
     log.info("dispatching for %s", ", ".join(loaded.scenarios) or "no scenario at all")
     try:
@@ -102,6 +105,13 @@ def dispatch(config: Config, stop: threading.Event) -> bool:
             ledger.withdraw()
         airflow.close()
         ledger_engine.dispose()
+
+
+def _installed(standing: Collection[str], scenarios: Collection[str]) -> list[str]:
+    """Those of `runner.standing` that there are; the others are named in the log."""
+    for unknown in sorted(set(standing) - set(scenarios)):
+        log.error("runner.standing names %s, which is not installed here or not enabled: no run stands for it", unknown)
+    return [scenario for scenario in standing if scenario in scenarios]
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pipelines.breaker import AIRFLOW
 from pipelines.config import Dispatcher
 from pipelines.dispatcher.backoff import Backoff, Holds
 from pipelines.dispatcher.pressure import Pressure
+from pipelines.dispatcher.standing import Standing
 from pipelines.dispatcher.watched import Watched
 from pipelines.errors import AirflowError, AirflowUnavailable
 from pipelines.fail_points import fail_point
@@ -53,6 +54,7 @@ class Batches:
         holds: scenarios that get no run for a while.
         backoff: after Airflow or the ledger failed.
         room: tells how much the models can take; None where nobody asks them.
+        standing: scenarios of which a run always stays.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Batches:
         holds: Holds,
         backoff: Backoff,
         room: Room | None = None,
+        standing: Standing | None = None,
     ) -> None:
         self._config = config
         self._ledger = ledger
@@ -75,6 +78,7 @@ class Batches:
         self._backoff = backoff
         self._watched = Watched(ledger, AIRFLOW, Trouble.AIRFLOW_UNAVAILABLE)
         self._room = room
+        self._standing = standing or Standing()
         self._without_room: set[str] = set()
         self._idle_reasons: dict[str, str] = {}
         self._gauged: set[str] = set()
@@ -120,7 +124,8 @@ class Batches:
         backlog = self._ledger.backlog()
         self._pressure.measured(sum(b.waiting for b in backlog))
         self._holdups.forget({b.scenario for b in backlog if b.waiting})
-        if not backlog:
+        due = self._standing.due({b.scenario for b in backlog})
+        if not backlog and not due:
             with suppress(AirflowError):  # kept fresh: the first event after a quiet hour does not wait for this answer
                 self._airflow.dags()
             return _IDLE
@@ -133,6 +138,8 @@ class Batches:
         able = [b for b in backlog if self._able(b.scenario, dags)]
         self._withdraw(backlog, able)
         self._pressure.measured(sum(b.waiting for b in able))
+        for scenario in due:
+            self._stand(scenario, dags)
         taken = {b.scenario: self._take(b) for b in able}
         more = any(b.ready > taken[b.scenario] and self._open_with(b, taken) < self._config.max_open_runs for b in able)
         self._full_until = 0.0 if more else time.monotonic() + _FULL
@@ -172,6 +179,15 @@ class Batches:
         metrics.BATCH_SIZE.labels(run.scenario).observe(run.size)
         self._post(run)
         return run.size
+
+    def _stand(self, scenario: str, dags: Mapping[str, bool]) -> None:
+        """Decide on a run that stays and takes what comes, and post it, where the scenario may go on."""
+        self._standing.begun(scenario)
+        if not self._able(scenario, dags) or not self._has_room(Backlog(scenario, 0, 0.0, 0, 0)):
+            return
+        if (run := self._ledger.stand(scenario)) is not None:
+            log.info("%s: run %s stands", scenario, run.run_id)
+            self._post(run)
 
     def _due(self, backlog: Backlog) -> bool:
         """At once while nothing of the scenario runs; else rows wait for company, and for one of the runs to end.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -14,7 +13,7 @@ from pipelines.ledger import receiving_queries, run_queries, taking_queries
 from pipelines.ledger.intake import record
 from pipelines.ledger.rows import Backlog, Incoming, Recorded, Run, Standing
 from pipelines.ledger.tables import runs
-from pipelines.ledger.taking import ready
+from pipelines.ledger.taking import CLOCK, new_run_id, ready
 from pipelines.ledger.verbs import Verbs
 
 
@@ -95,13 +94,13 @@ class Dispatching(Verbs):
             found = ready(connection, scenario, size)
             if not found.ids:
                 return None
-            run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}"
+            run_id = new_run_id()
             connection.execute(
                 insert(runs).values(
                     run_id=run_id,
                     scenario=scenario,
                     size=len(found.ids),
-                    decided_at=text("clock_timestamp()"),
+                    decided_at=CLOCK,
                     held=list(held) if held else null(),
                 )
             )

@@ -13,8 +13,10 @@ OPEN_RUNS = text(
     " FROM runs WHERE closed_at IS NULL ORDER BY decided_at, run_id"
 )
 
+# A standing run has no rows when it begins: it is not finished before it has begun.
 _FINISHED = """
-    closed_at IS NULL AND (stays_until IS NULL OR stays_until <= clock_timestamp()) AND NOT EXISTS (
+    closed_at IS NULL AND (size > 0 OR started_at IS NOT NULL OR withdrawn)
+    AND (stays_until IS NULL OR stays_until <= clock_timestamp()) AND NOT EXISTS (
         SELECT 1 FROM work w WHERE w.run_id = runs.run_id AND w.state IN ('dispatched', 'running', 'inferred'))
 """
 

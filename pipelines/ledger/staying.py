@@ -11,9 +11,12 @@ import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from sqlalchemy.dialects.postgresql import insert
+
 from pipelines.ledger import staying_queries, taking_queries
-from pipelines.ledger.rows import WorkItem, work_item
-from pipelines.ledger.taking import ready
+from pipelines.ledger.rows import Run, WorkItem, work_item
+from pipelines.ledger.tables import runs
+from pipelines.ledger.taking import CLOCK, new_run_id, ready
 from pipelines.ledger.verbs import Verbs
 
 #: Seconds that a posted run may wait for its task before stayers make room for it.
@@ -47,7 +50,35 @@ class Stayer:
 
 
 class Staying(Verbs):
-    """The verbs of runs that stay: the process's own, and the dispatcher's `withdraw`."""
+    """The verbs of runs that stay: the process's own, and the dispatcher's `stand` and `withdraw`."""
+
+    def stand(self, scenario: str) -> Run | None:
+        """Decide on a run without rows, which stays and takes what comes.
+
+        Returns:
+            the run, to be posted; None where one of the scenario is open, or it is switched off.
+        """
+        named = {"scenario": scenario}
+        with self._engine.begin() as connection:
+            connection.execute(taking_queries.LOCK_SCENARIO, named)
+            if connection.execute(taking_queries.SWITCHED_OFF, named).first():
+                return None
+            if connection.execute(staying_queries.OPEN_RUN, named).first():
+                return None
+            run_id = new_run_id()
+            connection.execute(insert(runs).values(run_id=run_id, scenario=scenario, size=0, decided_at=CLOCK))
+        return Run(run_id, scenario, 0, posted=False)
+
+    def stands(self, run_id: str, seconds: float) -> str | None:
+        """A task of a run without rows has begun: for which scenario it stands, for so many seconds until it stays.
+
+        Returns:
+            None where the run was not decided on so, or is over.
+        """
+        with self._at_once.connect() as connection:
+            found = connection.execute(staying_queries.STANDS, {"run_id": run_id, "seconds": seconds})
+            scenario: str | None = found.scalar_one_or_none()
+            return scenario
 
     def stay(self, stayer: Stayer, *, begins: bool = False) -> bool:
         """Say that the process is there and takes rows; whether it may.

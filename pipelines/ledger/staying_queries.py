@@ -55,4 +55,16 @@ WITHDRAW = text(
     """
 )
 
+# A standing run begins without rows: who carries it says so, and stays from that moment on.
+STANDS = text(
+    """
+    UPDATE runs SET started_at = coalesce(started_at, clock_timestamp()),
+        stays_until = clock_timestamp() + make_interval(secs => :seconds)
+    WHERE run_id = :run_id AND size = 0 AND closed_at IS NULL AND NOT withdrawn
+    RETURNING scenario
+    """
+)
+
+OPEN_RUN = text("SELECT 1 FROM runs WHERE scenario = :scenario AND closed_at IS NULL LIMIT 1")
+
 TAKEN = text("UPDATE runs SET taken = taken + :number WHERE run_id = :run_id")

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Row, text
 
 from pipelines.ledger import taking_queries, version_queries
 from pipelines.ledger.states import State, sources_of
+
+#: The moment at which a statement is carried out.
+CLOCK = text("clock_timestamp()")
+
+
+def new_run_id() -> str:
+    """Of a run that is decided on now; told by its time where people look."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}"
 
 
 @dataclass(frozen=True, slots=True)

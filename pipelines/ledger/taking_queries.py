@@ -110,7 +110,7 @@ _BEGIN = """
 CLAIM = text(
     f"""
     WITH begun AS (
-        UPDATE runs SET started_at = coalesce(started_at, clock_timestamp()) WHERE run_id = :run_id
+        UPDATE runs SET started_at = coalesce(started_at, clock_timestamp()) WHERE run_id = :run_id AND size > 0
     )
     UPDATE work SET {_BEGIN} FROM events e
     WHERE e.event_id = work.event_id AND work.run_id = :run_id AND work.state IN ('dispatched', 'running', 'inferred')

@@ -159,7 +159,7 @@ class House:
             TimeoutError: it cannot.
         """
         with psycopg.connect(self.stack.kept.database("airflow"), autocommit=True) as airflow:
-            self._until(
+            self.until(
                 lambda: (
                     set(wanted)
                     <= {
@@ -265,6 +265,19 @@ class House:
         finally:
             made.dispose()
 
+    def open_runs(self) -> list[str]:
+        """Ids of the runs that the ledger has open."""
+        with psycopg.connect(self.stack.kept.database("careloom")) as ledger:
+            return [run_id for (run_id,) in ledger.execute("SELECT run_id FROM runs WHERE closed_at IS NULL")]
+
+    def standing_runs(self) -> int:
+        """Runs that began without rows and stay; -1 while others are open."""
+        with psycopg.connect(self.stack.kept.database("careloom")) as ledger:
+            found = ledger.execute(
+                "SELECT size, coalesce(stays_until > now(), false) FROM runs WHERE closed_at IS NULL"
+            ).fetchall()
+        return -1 if any(size for size, _ in found) else sum(stays for _, stays in found)
+
     def record(self) -> dict[str, Any]:
         """What the fake hospital says was written."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/record", timeout=30) as answer:
@@ -283,7 +296,7 @@ class House:
         """Accounts for every program of the stack."""
         return Meter(self.roots, every)
 
-    def _until(self, holds: Callable[[], bool], patience: float, what: str) -> None:
+    def until(self, holds: Callable[[], bool], patience: float, what: str) -> None:
         end = time.monotonic() + patience
         while not holds():
             if time.monotonic() > end:

@@ -10,16 +10,18 @@ from pipelines.dispatcher.backoff import Backoff, Holds
 from pipelines.dispatcher.batches import Batches
 from pipelines.dispatcher.pressure import Pressure
 from pipelines.dispatcher.reaper import Reaper
+from pipelines.dispatcher.standing import Standing
 from pipelines.ledger import Ledger
 
 NOTE = "post_visit.follow_up"
 
 
-def batches(ledger: Ledger, airflow: AirflowApi, **settings: Any) -> Batches:
+def batches(ledger: Ledger, airflow: AirflowApi, standing: Standing | None = None, **settings: Any) -> Batches:
     """At the fake Airflow, whose one scenario is installed; waits as long for company as no test lasts."""
     config = Dispatcher.model_validate({"linger": 3600, "batch_size": 10, "max_open_runs": 2, **settings})
     pressure = Pressure(config.max_waiting)
-    return Batches(config, ledger, airflow, {NOTE}, pressure, Holds(3600, 3600), Backoff(0.01, 0.01))
+    holds, backoff = Holds(3600, 3600), Backoff(0.01, 0.01)
+    return Batches(config, ledger, airflow, {NOTE}, pressure, holds, backoff, standing=standing)
 
 
 def reaper(ledger: Ledger, airflow: AirflowApi, holds: Holds | None = None, grace: float = -1.0) -> Reaper:

@@ -213,3 +213,70 @@ def test_a_run_that_is_taking_rows_is_not_closed_or_released_under_them(
         with pytest.raises(LeaseLost):
             ledger.inferred(items[0], DRAFTS)
         assert ledger.backlog()[0].waiting == 1
+
+
+def stands(ledger: Ledger, scenario: str = NOTE) -> Stayer:
+    """A run without rows that was decided on, has begun and stays."""
+    run = ledger.stand(scenario)
+    assert run is not None
+    ledger.run_posted(run.run_id)
+    assert ledger.claim(run.run_id, 60) == []
+    assert ledger.stands(run.run_id, 5) == scenario
+    stayer = Stayer.new(run.run_id, rank=6, most=2, slots=4, seconds=5)
+    assert ledger.stay(stayer, begins=True)
+    return stayer
+
+
+def test_a_standing_run_has_no_rows_is_open_until_it_has_begun_and_takes_the_first_that_come(
+    ledger: Ledger, make, ledger_engine: Engine
+) -> None:
+    run = ledger.stand(NOTE)
+    assert run is not None
+    assert ledger.close_finished_runs() == [], "its task may be minutes in coming"
+    assert ledger.stands(run.run_id, 5) == NOTE
+    assert ledger.close_finished_runs() == [], "from its first word to its stay it is not finished either"
+    stayer = Stayer.new(run.run_id, rank=6, most=2, slots=4, seconds=5)
+    assert ledger.stay(stayer, begins=True)
+    ledger.record([make(0)])
+    items = ledger.take_more(stayer, 100, 60)
+    assert items is not None and offsets(items) == [0]
+    for item in items:
+        ledger.written(ledger.inferred(item, DRAFTS), DONE)
+    age(ledger_engine, "UPDATE runs SET stays_until = now()")
+    [closed] = ledger.close_finished_runs()
+    assert (closed.size, closed.taken) == (0, 1)
+    assert ledger.account().unaccounted == 0
+
+
+def test_of_two_dispatchers_one_decides_on_a_standing_run_and_none_beside_a_run_that_is_open(
+    ledger: Ledger, make
+) -> None:
+    stands(ledger)
+    assert ledger.stand(NOTE) is None
+    assert ledger.stand("in_visit.other") is not None
+    ledger.record([make(0)])
+    assert ledger.take_run(NOTE, 10) is not None, "a run of its own for what it does not take"
+
+
+@pytest.mark.parametrize("switch", [("scenario", NOTE), ("everything", "")])
+def test_nothing_stands_for_a_scenario_that_is_switched_off(ledger: Ledger, switch: tuple[str, str]) -> None:
+    ledger.switch_off(*switch, by="a nurse", why="it is wrong")
+    assert ledger.stand(NOTE) is None
+
+
+def test_a_standing_run_that_was_told_to_go_before_it_began_does_not_begin(ledger: Ledger) -> None:
+    run = ledger.stand(NOTE)
+    assert run is not None
+    ledger.withdraw({NOTE})
+    assert ledger.stands(run.run_id, 5) is None
+    assert [closed.run_id for closed in ledger.close_finished_runs()] == [run.run_id]
+    assert ledger.stands(run.run_id, 5) is None
+
+
+def test_a_run_of_rows_that_another_has_does_not_stand(ledger: Ledger, make) -> None:
+    ledger.record([make(0)])
+    run = ledger.take_run(NOTE, 100)
+    assert run is not None
+    ledger.release_run(run.run_id, "failed")
+    assert ledger.claim(run.run_id, 60) == []
+    assert ledger.stands(run.run_id, 5) is None

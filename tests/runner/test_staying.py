@@ -33,10 +33,10 @@ def until(what: Callable[[], bool], seconds: float = 30) -> None:
 class Meanwhile:
     """A run in a thread of its own; leaving the block ends its stay and waits for it."""
 
-    def __init__(self, house: Any) -> None:
+    def __init__(self, house: Any, run_id: str = "") -> None:
         self._house = house
         self.summaries: list[Summary] = []
-        self._thread = threading.Thread(target=lambda: self.summaries.append(house.carry()))
+        self._thread = threading.Thread(target=lambda: self.summaries.append(house.carry(run_id)))
 
     def __enter__(self) -> Meanwhile:
         self._thread.start()
@@ -195,3 +195,32 @@ def test_a_signal_to_the_task_ends_the_stay(house: Any) -> None:
         killer.cancel()
         signal.signal(signal.SIGTERM, before)
     assert staying(house) == []
+
+
+def test_a_standing_run_begins_without_rows_outlives_every_stay_and_takes_what_comes(house: Any) -> None:
+    stays(house, stay=0.05)
+    run = house.ledger.stand("in_visit.watch")
+    with Meanwhile(house, run.run_id) as meanwhile:
+        time.sleep(0.5)  # ten times as long as a run stays that had rows
+        house.enter(80)
+        until(lambda: written(house) == 1)
+        time.sleep(0.5)
+        house.enter(81, patient="p2")
+        until(lambda: written(house) == 2)
+    assert meanwhile.ended().outcomes == {Outcome.WRITTEN: 2}
+    assert {row.run_id for row in house.rows()} == {run.run_id}
+    assert [closed.taken for closed in house.ledger.close_finished_runs()] == [2]
+
+
+def test_a_standing_run_ends_when_its_life_is_over(house: Any) -> None:
+    stays(house, stay_life=0.3)
+    run = house.ledger.stand("in_visit.watch")
+    with Meanwhile(house, run.run_id) as meanwhile:
+        assert meanwhile.ended().outcomes == {}
+
+
+def test_a_standing_run_of_a_scenario_that_is_not_installed_ends_at_once(house: Any) -> None:
+    stays(house)
+    house.installed = False
+    run = house.ledger.stand("in_visit.watch")
+    assert house.carry(run.run_id).outcomes == {}

@@ -8,6 +8,7 @@ import socket
 import stat
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -135,3 +136,17 @@ def test_no_free_port_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "free", lambda port: False)
     with pytest.raises(Exception, match=r"no free port found on 127\.0\.0\.1"):
         ports.choose()
+
+
+@pytest.mark.parametrize(
+    ("runner", "said"),
+    [
+        ({"standing": ["in_visit.icu_watch"], "stay": 0}, "stay = 0 lets no run stay"),
+        ({"standing": ["a.b", "a.c"], "stay_runs": 1}, "raise stay_runs"),
+        ({"standing": ["a.b", "a.c"], "slots": 2}, "every other scenario needs a slot too"),
+    ],
+)
+def test_runs_that_are_to_stand_have_to_fit_among_the_others(kept: Kept, runner: dict[str, Any], said: str) -> None:
+    data = configuration(kept, bootstrap="127.0.0.1:1", model=MODEL, sources=[], overrides={"runner": runner})
+    with pytest.raises(ConfigError, match=said):
+        config.load(write_configuration(kept, data))
