@@ -35,10 +35,11 @@ _HEAD = """# Where the clinical rules come from
 Every rule names a published source; a rule that had none was left out, and stands in its file under LEFT OUT. Made by
 `python -m pipelines.source_reference`; a test holds it to the rules and to `plugins/clinical_sources.toml`.
 
-*Looked up* means that the rule's words or numbers stood in what was read on {day}: an excerpt of the publisher's page
-where its address stands here, else of a copy or an account of it. *From memory* means that nobody has looked yet, or
-that what was found did not hold the rule's words. **Neither is a clinician's review: before anybody relies on a rule, a
-clinician of the house has to read it, and its source.**
+*Looked up* means that the rule's words or numbers stood in what was read on the day beside it: an excerpt of the
+publisher's page where its address stands here, else of a copy or an account of it. *From memory* means that nobody has
+looked yet, or that what was found did not hold the rule's words; such a rule is corrected or left out, and a test
+refuses it. **Neither is a clinician's review: before anybody relies on a rule, a clinician of the house has to read it,
+and its source.**
 
 """
 
@@ -51,21 +52,23 @@ class Rule:
         key: "<file>/<code>".
         citation: what its file names.
         seen: where that was looked up; "" where it was not.
+        day: when; "" where it was not.
     """
 
     key: str
     citation: str
     seen: str
+    day: str
 
 
 def rules() -> list[Rule]:
     """Every rule of every file, in their order.
 
     Raises:
-        ValueError: something is said to be looked up that is no rule.
+        ValueError: something is said to be looked up that is no rule, or on two days.
     """
-    seen: Mapping[str, str] = _sources()["seen"]
-    found = [Rule(key, citation, seen.get(key, "")) for key, citation in _cited()]
+    seen = _seen()
+    found = [Rule(key, citation, *seen.get(key, ("", ""))) for key, citation in _cited()]
     unknown = sorted(set(seen) - {rule.key for rule in found})
     if unknown:
         raise ValueError(f"{SOURCES.name}: no such rule: {', '.join(unknown)}; correct the key, or take it out")
@@ -78,13 +81,26 @@ def document() -> str:
     looked_up = [rule for rule in every if rule.seen]
     memory = [rule for rule in every if not rule.seen]
     count = f"**{len(every)} rules: {len(looked_up)} looked up, {len(memory)} from memory.**\n\n"
-    first = "\n".join(f"| `{rule.key}` | {_cell(rule.citation)} | {_cell(rule.seen)} |" for rule in looked_up)
+    first = "\n".join(
+        f"| `{rule.key}` | {_cell(rule.citation)} | {_cell(rule.seen)} | {rule.day} |" for rule in looked_up
+    )
     second = "\n".join(f"| `{rule.key}` | {_cell(rule.citation)} |" for rule in memory)
     return (
-        _HEAD.format(day=_sources()["looked_up_on"]) + count
-        + f"## Looked up\n\n| rule | source | what was read, and where |\n|---|---|---|\n{first}\n\n"
-        + f"## From memory\n\n| rule | source |\n|---|---|\n{second}\n"
+        _HEAD + count
+        + f"## Looked up\n\n| rule | source | what was read, and where | on |\n|---|---|---|---|\n{first}\n\n"
+        + "## From memory\n\n" + (f"| rule | source |\n|---|---|\n{second}\n" if memory else "None.\n")
     )  # fmt: skip
+
+
+def _seen() -> dict[str, tuple[str, str]]:
+    """What was read of each rule, and on which day."""
+    found: dict[str, tuple[str, str]] = {}
+    for day, read in _sources()["seen"].items():
+        twice = sorted(set(read) & set(found))
+        if twice:
+            raise ValueError(f"{SOURCES.name}: on two days: {', '.join(twice)}; keep the later one")
+        found |= {key: (where, day) for key, where in read.items()}
+    return found
 
 
 def _cited() -> Iterator[tuple[str, str]]:
