@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from pipelines.airflow_api import AirflowApi, Triggered
-from pipelines.config import Airflow, load
+from pipelines.config import Airflow, Config, load
 from pipelines.errors import AirflowError, AirflowUnavailable
+from pipelines.ledger import Ledger, engine
 from pipelines.stack.environment import Stack
 from plugins.manager import load as load_plugins
 
@@ -56,14 +57,19 @@ def noted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory, noted: Path) -> Iterator[Airflow]:
+def whole(tmp_path_factory: pytest.TempPathFactory, noted: Path) -> Iterator[Config]:
     folder = tmp_path_factory.mktemp("airflow")
     (folder / "dags").mkdir()
     (folder / "dags" / "probe_dags.py").write_text(_DAGS.format(file=str(noted)))
     shutil.copy(SCENARIO_DAGS, folder / "dags")
     with Stack(folder / "state", broker="127.0.0.1:9", model="stand-in", dags=folder / "dags") as stack:
         stack.start(["ledger", "airflow"])
-        yield load(stack.config).airflow
+        yield load(stack.config)
+
+
+@pytest.fixture(scope="module")
+def config(whole: Config) -> Airflow:
+    return whole.airflow
 
 
 @pytest.fixture
@@ -92,6 +98,24 @@ def test_a_scenarios_tasks_run_through_when_nothing_is_left_to_do(api: AirflowAp
     api.trigger("post_visit.follow_up", "of-no-rows")
     until(lambda: patiently(lambda: api.run_state("post_visit.follow_up", "of-no-rows")) in ("success", "failed"), 120)
     assert api.run_state("post_visit.follow_up", "of-no-rows") == "success"
+
+
+def test_a_standing_run_is_a_running_task_without_rows_until_it_is_told_to_go(api: AirflowApi, whole: Config, until):
+    made = engine(whole.ledger.url.get_secret_value())
+    try:
+        ledger = Ledger(made)
+        run = ledger.stand("in_visit.icu_watch")
+        assert run is not None
+        api.trigger(run.scenario, run.run_id)
+        until(lambda: [one.staying for one in ledger.open_runs()] == [True], 120)
+        assert api.run_state(run.scenario, run.run_id) == "running"
+        time.sleep(7)  # longer than the word that it begins with counts
+        assert [(one.run_id, one.staying) for one in ledger.open_runs()] == [(run.run_id, True)]
+        ledger.withdraw()
+        until(lambda: patiently(lambda: api.run_state(run.scenario, run.run_id)) == "success", 120)
+        assert [closed.run_id for closed in ledger.close_finished_runs()] == [run.run_id]
+    finally:
+        made.dispose()
 
 
 def test_a_run_that_failed_is_told(api: AirflowApi, until):
