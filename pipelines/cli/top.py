@@ -153,7 +153,7 @@ def screen(sight: Sight, width: int, height: int | None, trouble: str = "") -> G
     from rich.console import Group
     from rich.text import Text
 
-    lines = [*_troubles(sight), *_waits(sight)]
+    lines = [*_troubles(sight), *_waits(sight), *_stays(sight)]
     room = None if height is None else max(height - 4, 4)
     shown = len(sight.now.scenarios)
     if room is not None:
@@ -229,6 +229,19 @@ def _waits(sight: Sight) -> Iterator[Any]:
         until = f", until {wait.until.astimezone(UTC):%H:%M:%S}" if wait.until else ""
         said = f"  {wait.items} of {_short(wait.scenario)} wait: {why}{until} (oldest {_time(wait.oldest)})"
         yield Text(said, no_wrap=True, overflow="ellipsis")
+
+
+def _stays(sight: Sight) -> Iterator[Any]:
+    """Which scenarios have runs that Airflow shows as running though they may have nothing to do."""
+    from rich.text import Text
+
+    stay = [
+        _short(one.scenario) + (f" ({one.staying})" if one.staying > 1 else "")
+        for one in sight.now.scenarios
+        if one.staying
+    ]
+    if stay:
+        yield Text(f"  runs stay for: {', '.join(stay)}", style="dim", no_wrap=True, overflow="ellipsis")
 
 
 def _short(scenario: str) -> str:

@@ -191,6 +191,7 @@ class ScenarioNow:
         promise: None for one that is not installed.
         waiting, running, parked: pieces of work in no run, in a run, and waiting for a person.
         oldest: age in seconds of the oldest that is waiting or running; None where there is none.
+        staying: runs that stay for further work, with or without any now.
     """
 
     scenario: str
@@ -201,6 +202,7 @@ class ScenarioNow:
     running: int = 0
     parked: int = 0
     oldest: float | None = None
+    staying: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,9 +293,11 @@ class _Read:
     breakers: Sequence[Breaker]
     poison: Mapping[str, int]
     open_runs: Mapping[str, int]
+    staying: Mapping[str, int]
 
     @classmethod
     def of(cls, connection: Connection) -> _Read:
+        runs = connection.execute(overview_queries.OPEN_RUNS).all()
         return cls(
             at=connection.execute(text("SELECT now()")).scalar_one(),
             open_work=open_work_of(connection),
@@ -305,7 +309,8 @@ class _Read:
             switches=[Switch(**row._mapping) for row in connection.execute(switches.select().order_by("since"))],
             breakers=all_breakers(connection),
             poison={row.reason: row.n for row in connection.execute(counting_queries.POISON_OPEN)},
-            open_runs={row.scenario: row.n for row in connection.execute(overview_queries.OPEN_RUNS)},
+            open_runs={row.scenario: row.n for row in runs},
+            staying={row.scenario: row.staying for row in runs if row.staying},
         )
 
     def off(self, kind: str, name: str = "") -> bool:
@@ -341,6 +346,7 @@ def _scenarios_now(read: _Read, around: Surroundings) -> list[ScenarioNow]:
                 running=items - in_no_run,
                 parked=sum(part.items for part in parts if part.state is State.PARKED),
                 oldest=max((part.oldest for part in unfinished), default=None),
+                staying=read.staying.get(scenario, 0),
             )
         )
     return found
@@ -373,7 +379,8 @@ def _named(wait: Wait, read: _Read, around: Surroundings) -> Wait:
     for breaker in read.breakers:
         if breaker.dependency == AIRFLOW and breaker.state is not BreakerState.CLOSED:
             return replace(wait, why=Why.AIRFLOW_DOWN, what=breaker.error_class or "")
-    if read.open_runs.get(wait.scenario, 0) >= around.max_open_runs:
+    stays = wait.scenario in read.staying  # it takes what is ready, however many are open
+    if not stays and read.open_runs.get(wait.scenario, 0) >= around.max_open_runs:
         return replace(wait, why=Why.RUNS_FULL)
     lacks = around.lacks(wait.scenario, wait.oldest)
     return replace(wait, why=Why.MODEL_FULL, what=lacks) if lacks else wait

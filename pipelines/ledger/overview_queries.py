@@ -57,11 +57,10 @@ WAITS = text(
 # The same for one row; none where it does not wait.
 WAIT_OF = text(_NAMED + "SELECT scenario, why, what, until FROM named WHERE id = :id")
 
-# Of scenarios of which no run stays: one that does takes what is ready, however many are open.
 OPEN_RUNS = text(
     """
-    SELECT scenario, count(*) AS n FROM runs WHERE closed_at IS NULL
-    GROUP BY scenario HAVING NOT bool_or(coalesce(NOT withdrawn AND stays_until > clock_timestamp(), false))
+    SELECT scenario, count(*) AS n, count(*) FILTER (WHERE NOT withdrawn AND stays_until > clock_timestamp()) AS staying
+    FROM runs WHERE closed_at IS NULL GROUP BY scenario
     """
 )
 

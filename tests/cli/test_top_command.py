@@ -196,3 +196,13 @@ def test_where_the_output_is_no_terminal_it_looks_once(file: Path, busy: Ledger)
     whole = json.loads(shown.stdout)
     assert {wait["why"] for wait in whole["waits"]} >= {"behind_parked"}
     assert whole["switches"][0]["by"] == "dr-wu"
+
+
+def test_a_scenario_for_which_a_run_stays_is_named_though_nothing_of_it_is_done(watch: Watch, busy: Ledger) -> None:
+    run = busy.stand("in_visit.icu_watch")
+    assert run is not None
+    assert busy.stands(run.run_id, 60) == "in_visit.icu_watch"
+    sight = watch.look()
+    assert [line.strip() for line in lines(sight) if "stay" in line] == ["runs stay for: in/icu_watch"]
+    stays = {one["scenario"]: one["staying"] for one in plain(sight)["scenarios"]}
+    assert {scenario for scenario, number in stays.items() if number} == {"in_visit.icu_watch"}
