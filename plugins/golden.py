@@ -1,6 +1,6 @@
 """Golden cases: a case, a model's answer and what must come of it, as JSON that a clinician can read and add to.
 
-    {"about": "...", "locale": "zh", "now": "2026-11-22T08:00:00+08:00",
+    {"about": "...", "kind": "normal", "locale": "zh", "now": "2026-11-22T08:00:00+08:00",
      "trigger": {...}, "patient": {...}, "resources": {"problems": [...]}, "truncated": [],
      "passages": {"<knowledge query>": [{"id": "...", "text": "...", "title": "...", "origin": "...", "date": "...",
                                          "licence": "...", "locale": "zh"}]},
@@ -8,7 +8,8 @@
      "expect": {"starts": true, "findings": ["code"], "drafts": ["name"], "says": ["text"], "never_says": ["text"],
                 "cut": 0, "values": {"acuity": {"prediction.0.outcome.coding.0.code": "2"}}}}
 
-`says` is looked for in the drafts' text; answers cite tags (R1, R2, ...) as a model does.
+`says` is looked for in the drafts' text; answers cite tags (R1, R2, ...) as a model does. `kind` is one of `KINDS`, or
+absent for what is none of them (a death, a wrong trigger, a truncated record).
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from plugins.prompting import chat, parse_answer
 from plugins.scenario import Case, Draft, Finding, Passage, Scenario
 from plugins.stand_in import stand_in_answer
 
+#: What every built-in scenario has a golden case of, in each language.
+KINDS = ("normal", "red_flag", "empty", "contradictory", "injected")
 _KEYS = {"starts", "findings", "drafts", "says", "never_says", "cut", "values"}
 
 
@@ -43,6 +46,7 @@ class GoldenCase:
         case: what the scenario is given.
         answer: what the model says, or None for a stand-in answer.
         expect: what must come of it.
+        kind: one of `KINDS`; "" for a case that is none of them.
     """
 
     name: str
@@ -50,6 +54,7 @@ class GoldenCase:
     case: Case
     answer: Mapping[str, Any] | None
     expect: Mapping[str, Any]
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ def read_case(path: Path) -> GoldenCase:
     """The golden case of one file.
 
     Raises:
-        NotConformant: it expects something that is unknown.
+        NotConformant: it expects something that is unknown, or is of an unknown kind.
     """
     data = json.loads(path.read_text(encoding="utf-8"))
     unknown = set(data["expect"]) - _KEYS
@@ -78,6 +83,9 @@ def read_case(path: Path) -> GoldenCase:
         raise NotConformant(
             f"{path.name}: expect: unknown {', '.join(sorted(unknown))}; known: {', '.join(sorted(_KEYS))}"
         )
+    kind = data.get("kind", "")
+    if kind and kind not in KINDS:
+        raise NotConformant(f"{path.name}: kind: unknown {kind!r}; known: {', '.join(KINDS)}, or leave it out")
     case = Case(
         trigger=data["trigger"],
         patient=data.get("patient"),
@@ -87,7 +95,7 @@ def read_case(path: Path) -> GoldenCase:
         truncated=frozenset(data.get("truncated", ())),
         passages={name: [Passage(**each) for each in found] for name, found in data.get("passages", {}).items()},
     )
-    return GoldenCase(path.stem, data["about"], case, data.get("answer"), data["expect"])
+    return GoldenCase(path.stem, data["about"], case, data.get("answer"), data["expect"], kind)
 
 
 def run(scenario: Scenario[Any], case: Case, answer_text: str | None = None) -> Outcome:

@@ -52,6 +52,7 @@ def _case(stage: Stage, kind: str, locale: Locale) -> dict[str, Any]:
     points = {"empty": [], "injected": [{"text": _OBEYED.in_(locale), "sources": ["R99"]}, said]}.get(kind, [said])
     return {
         "about": _ABOUT[kind].in_(locale),
+        "kind": kind,
         "locale": locale,
         "now": _NOW,
         "trigger": trigger(stage, reason),
