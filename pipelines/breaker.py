@@ -166,8 +166,6 @@ class Breakers:
             StepFailed: the question's own; a failure of the model names it as the dependency.
         """
         task = current.get()
-        self.served(KAFKA)
-        self.served(reading_of(task.item.event.source))
         if task.rules_only:
             raise Waits("its rules have run; an earlier piece of work of the patient goes first", rules_ran=True)
         dependency = model_of(model)

@@ -78,10 +78,12 @@ class Filled:
     Attributes:
         case: for the scenario.
         dropped: resources that a search gave and that are not this patient's.
+        asked: whether the server was asked at all; of what is remembered, or not wanted, it is not.
     """
 
     case: Case
     dropped: int
+    asked: bool = True
 
 
 _decoder = msgspec.json.Decoder(float_hook=AsWritten)
@@ -133,6 +135,7 @@ class Context:
         patient = patient_of(trigger, bases=bases)
         names = {"{patient}": patient, "{encounter}": _encounter(trigger, bases)}
         before = event.last_updated or event.received_at
+        known = patient is None or literal(patient) is None or patient in self._patients
         runnable = [(query, params) for query in scenario.record if (params := _params(query, names, before))]
         try:
             async with asyncio.TaskGroup() as group:
@@ -154,7 +157,7 @@ class Context:
             now=datetime.now(UTC),
             truncated=frozenset(query.name for query, search in searches if search.result().truncated),
         )
-        return Filled(case, dropped)
+        return Filled(case, dropped, asked=bool(searches) or not known)
 
     async def _patient(self, reference: str | None) -> Resource | None:
         """The Patient, read once a batch; None where there is none."""

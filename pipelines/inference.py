@@ -12,6 +12,7 @@ from fhir_adapters.errors import FhirServerError
 from fhir_adapters.provenance import Author, Origin
 from pipelines.asking import Asking, Said, Spent
 from pipelines.batch import Batch
+from pipelines.breaker import KAFKA, reading_of, writing_of
 from pipelines.config import Config
 from pipelines.context import parse
 from pipelines.errors import ErrorClass, PayloadGone, StepFailed, Waits
@@ -203,6 +204,8 @@ class Inferring:
                         if kept
                         else await asyncio.to_thread(self._payloads.get, item.event)
                     )
+            if not kept:
+                self._batch.served(KAFKA)
         except PayloadGone as error:
             raise StepFailed(ErrorClass.PAYLOAD_GONE, str(error)) from None
         trigger = parse(item.event, payload)
@@ -211,6 +214,8 @@ class Inferring:
                 filled = await server.context.fill(scenario, item.event, trigger)
         except FhirServerError as error:
             raise failure(error) from None
+        if filled.asked:
+            self._batch.served(reading_of(item.event.source))
         if filled.dropped:
             _log.warning("work %d: %d resources that are not the patient's were left out", item.id, filled.dropped)
         return filled.case
@@ -235,6 +240,7 @@ class Inferring:
         pack(outgoing)  # refuses what cannot be written before it goes out
         server = self._sources.of(item.event.source)
         sent = await send(server.client, item.identity, outgoing, leave=self._batch.leave(item))
+        self._batch.served(writing_of(item.event.source))
         fail_point("runner.flagged")
         if not item.rules_written:
             await called(self._ledger.rules_written, item, sent.written)

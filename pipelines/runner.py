@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import tracing
 from pipelines.batch import Batch, Summary, Write, called
-from pipelines.breaker import Breakers
+from pipelines.breaker import Breakers, writing_of
 from pipelines.config import Config, load
 from pipelines.fail_points import fail_point
 from pipelines.log_context import hush
@@ -161,7 +161,8 @@ def _writing(ledger: Ledger, batch: Batch, sources: Sources) -> Write:
         server = sources.of(item.event.source)
         fail_point("runner.sending")
         sent = await send(server.client, item.identity, outgoing, leave=batch.leave(item))
-        batch.wrote(item)
+        if outgoing.drafts:
+            batch.served(writing_of(item.event.source))
         fail_point("runner.sent")
         await batch.turns.called(ledger.written, item, sent.written)
         fail_point("runner.written")

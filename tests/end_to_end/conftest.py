@@ -12,10 +12,18 @@ import pytest
 from pipelines.stack import hapi
 from pipelines.stack.environment import Stack
 from tests.end_to_end.demo import Run, run_demo
+from tests.otlp import Collector, collecting
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
+def collector() -> Iterator[Collector]:
+    """Where the stack's spans go."""
+    with collecting() as taken:
+        yield taken
+
+
+@pytest.fixture(scope="session")
+def stack(collector: Collector) -> Iterator[Stack]:
     """Broker, Airflow, model server, sekmet and, where it can be had, HAPI FHIR."""
     began = time.monotonic()
 
@@ -24,7 +32,8 @@ def stack() -> Iterator[Stack]:
 
     with tempfile.TemporaryDirectory(prefix="careloom-e2e-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
-        with Stack(Path(folder) / "state", hapi=hapi.missing() is None, say=say) as running:
+        spans = {"tracing": {"endpoint": collector.url}}
+        with Stack(Path(folder) / "state", hapi=hapi.missing() is None, overrides=spans, say=say) as running:
             say(f"broker {running.broker.name}, model {running.model.server.name}")
             running.start()
             yield running

@@ -25,6 +25,7 @@ from pipelines.config import Config, Source, load
 from pipelines.ledger import Ledger, engine
 from pipelines.ledger.journal import Piece, pieces
 from pipelines.stack.environment import Stack
+from tests.otlp import Collector
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(1500)]
 
@@ -260,6 +261,34 @@ def test_the_canary_is_on_no_page_that_prometheus_scrapes_and_in_no_label_that_i
     assert {"scenario", "source", "error_class"} <= set(names)
     for name in names:
         assert CANARY.lower() not in httpx.get(f"{api}/label/{name}/values", timeout=30).text.lower(), name
+
+
+def test_the_spans_of_an_event_are_of_one_trace_through_all_processes(survived: House, collector: Collector) -> None:
+    trace = survived.event_ids[0][:32]  # the sender has none: the event's identity makes one
+
+    def found() -> dict[str, set[str]]:
+        names: dict[str, set[str]] = {}
+        for process, span in collector.of_processes():
+            if span.trace_id.hex() == trace:
+                names.setdefault(process, set()).add(span.name.split()[0])
+        return names
+
+    end = time.monotonic() + 30  # each process sends what it has every few seconds
+    wanted = {
+        "careloom-gateway": {"intake", "produce"},
+        "careloom-dispatcher": {"match", "dispatch"},
+        "careloom-task": {"carry", "payload", "record", "rules", "model", "guards", "write"},
+    }
+    while not all(spans <= found().get(process, set()) for process, spans in wanted.items()):
+        assert time.monotonic() < end, f"of the event's trace there is only {found()}"
+        time.sleep(1)
+
+
+def test_the_canary_is_in_no_span(survived: House, collector: Collector) -> None:
+    assert len(collector.spans) > 10 * EVENTS
+    told = b"".join(collector.raw).lower()
+    assert CANARY.lower().encode() not in told
+    assert b"fault-patient-" not in told, "nor is a patient's id"
 
 
 def test_the_metrics_agree_with_the_ledger(survived: House) -> None:

@@ -13,7 +13,7 @@ from pipelines.errors import ErrorClass, StepFailed
 from pipelines.ledger.breaking import BreakerState
 
 MODEL = "model:fake-model"
-WRITING = "fhir-write:ward"
+READING, WRITING = "fhir:ward", "fhir-write:ward"
 AWAY = StepFailed(ErrorClass.MODEL_UNAVAILABLE, "gave no answer")
 SLOW = StepFailed(ErrorClass.MODEL_TIMEOUT, "no answer within 120 s")
 
@@ -182,6 +182,29 @@ def test_a_server_that_takes_no_drafts_lets_the_inferring_go_on_and_gets_them_wh
     house.carry()
     assert {row.state for row in house.rows()} == {"written"}
     assert state(house, WRITING) is BreakerState.CLOSED
+
+
+def test_work_that_has_nothing_to_write_does_not_show_that_the_server_takes_drafts(house: Any) -> None:
+    one_by_one(house)
+    house.scenario.broken = "silent under 70"
+    for n in range(10):
+        house.enter(80, patient=f"p{n}")
+        house.enter(60, patient=f"q{n}")
+    house.fhir.refusals = [FhirRejected("transaction: 422", status=422)] * 100
+    outcomes = house.carry().outcomes
+    assert (outcomes[Outcome.FAILED], outcomes[Outcome.WAITS], outcomes[Outcome.WRITTEN]) == (5, 5, 10)
+    assert state(house, WRITING) is BreakerState.OPEN
+
+
+def test_work_that_reads_nothing_does_not_show_that_the_server_can_be_read(house: Any) -> None:
+    house.scenario.record = ()
+    house.enter(80, subject={"display": "somebody without a record"}, encounter={"display": "none"})
+    house.carry()
+    assert state(house, READING) is None
+    house.scenario.record = type(house.scenario).record
+    house.enter(80, patient="p2")
+    house.carry()
+    assert state(house, READING) is BreakerState.CLOSED
 
 
 def test_a_server_that_cannot_be_read_stops_the_beginning_and_nothing_is_asked_of_it_meanwhile(house: Any) -> None:

@@ -72,6 +72,8 @@ class Watch(Scenario[WatchAnswer]):
         return [Draft("flag", flag, findings[0].sources)]
 
     def drafts(self, case: Case, answer: WatchAnswer, findings: Sequence[Finding]) -> Sequence[Draft]:
+        if self.broken == "silent under 70" and case.trigger["valueQuantity"]["value"] < 70:
+            return []
         if self.broken == "nul":
             return [Draft("odd", {"resourceType": "Flag", "code": {"text": "a\u0000b"}, **_about(case)}, ())]
         resource = {
