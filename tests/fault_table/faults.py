@@ -13,12 +13,10 @@ import psutil
 import psycopg
 from kafka import KafkaProducer
 
-from tests.fault_table.flow import EVERY
+from tests.fault_table.flow import EVERY, EXAM, NOTE
 from tests.fault_table.front import MARK
 from tests.fault_table.house import SMALL_DISK, House
 
-NOTE = "in_visit.admission_note"
-EXAM = "in_visit.exam_recommendation"
 #: Seconds that a burst lasts.
 BURST = 90.0
 _BROKEN = "import nothing_that_is_installed  # noqa\n"

@@ -9,8 +9,10 @@ from typing import Any
 
 import httpx
 
-#: Seconds between two admissions; each starts two scenarios.
+#: Seconds between two admissions, and the scenarios that each starts.
 EVERY = 5.0
+NOTE = "in_visit.admission_note"
+EXAM = "in_visit.exam_recommendation"
 
 
 class Hospital:

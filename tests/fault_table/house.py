@@ -32,7 +32,8 @@ from pipelines.stack.probes import Probe
 from pipelines.stack.settings import USUAL_PORTS, Kept, ModelServer, keep
 from pipelines.stack.stand_in import NAME
 from pipelines.stack.supervisor import Program
-from tests.fault_table.flow import Flow, Hospital
+from tests.fault_table.flow import EVERY, EXAM, NOTE, Flow, Hospital
+from tests.fault_table.history import remember
 from tests.fault_table.pager import Telephone, Watch, alertmanager
 from tests.fault_table.scaling import scaled
 
@@ -117,6 +118,7 @@ class House:
         )
         self._closing.callback(self.stack.stop)
         self._programs()
+        remember(self.kept.folder("prometheus") / "data", (NOTE, EXAM), scale=self.scale, every=EVERY)
         self.stack.start()
         self.config = load(self.stack.config)
         self.engine: Engine = engine(self.config.ledger.url.get_secret_value())
