@@ -37,7 +37,8 @@ from pipelines.config import load
 def wait(port):
     for _ in range(200):
         page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
-        if "careloom_work_finished_total{" in page:
+        finished = [line for line in page.splitlines() if line.startswith("careloom_work_finished_total{")]
+        if any(not line.endswith(" 0.0") for line in finished):
             break
         time.sleep(0.1)
     print(page)
