@@ -16,6 +16,11 @@ CONSUMER_LAG = gauge(
     "Records in Kafka that are not in the ledger yet.",
     "partition",
 )
+INTAKE_MOVED = gauge(
+    "dispatcher",
+    "careloom_dispatcher_intake_last_step_timestamp_seconds",
+    "When reading Kafka into the ledger last went a step on, or found that it cannot (Unix time).",
+)
 READING_HELD_BACK = gauge(
     "dispatcher",
     "careloom_dispatcher_reading_held_back",

@@ -81,6 +81,7 @@ class Intake:
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.is_set():
+            metrics.INTAKE_MOVED.set_to_current_time()
             try:
                 self._session(stop)
             except (KafkaError, SQLAlchemyError, CareloomError) as error:
@@ -98,6 +99,7 @@ class Intake:
             session.subscribe()
             while not stop.is_set():
                 self._step(session, stop)
+                metrics.INTAKE_MOVED.set_to_current_time()
         except CorruptRecordError:
             if not self._passed_over(session):
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import DataError, OperationalError
 
 from monitoring import metrics
@@ -74,6 +76,34 @@ def test_poison_in_the_middle_stops_nobody(config: Config, ledger: Ledger, send,
         until(lambda: ledger.account().read == 7)
     account = ledger.account()
     assert (account.events, account.poison, account.unaccounted) == (6, 1, 0)
+
+
+def test_it_says_when_it_last_moved_and_that_stands_still_while_a_strangers_transaction_holds_the_events(
+    config: Config, ledger: Ledger, ledger_engine: Engine, send, until
+):
+    def moved() -> float:
+        return float(metrics.INTAKE_MOVED._value.get())
+
+    with reading(config, ledger):
+        send(1)
+        until(lambda: ledger.account().events == 1)
+        before = moved()
+        until(lambda: moved() > before)
+        with ledger_engine.connect() as stranger:
+            stranger.execute(text("LOCK TABLE events IN EXCLUSIVE MODE"))
+            send(1, first=1)
+            until(lambda: _waits_for_a_lock(ledger_engine))
+            stood = moved()
+            time.sleep(2)
+            assert moved() == stood
+            stranger.rollback()
+        until(lambda: moved() > stood)
+        until(lambda: ledger.account().events == 2)
+
+
+def _waits_for_a_lock(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        return bool(connection.execute(text("SELECT 1 FROM pg_locks WHERE NOT granted LIMIT 1")).first())
 
 
 class Breaking(Ledger):

@@ -12,6 +12,7 @@ import httpx
 import psutil
 import psycopg
 from kafka import KafkaProducer
+from psycopg.sql import SQL, Identifier
 
 from tests.fault_table.flow import EVERY, EXAM, NOTE
 from tests.fault_table.front import MARK
@@ -182,12 +183,16 @@ def _switch_on(house: House) -> None:
 _locks: list[psycopg.Connection] = []
 
 
-def _lock(house: House) -> None:
-    """Somebody's transaction holds the table of sums and does not end; of ours PostgreSQL ends one that idles."""
-    connection = psycopg.connect(house.kept.database("careloom"))
-    connection.execute("LOCK TABLE samples IN EXCLUSIVE MODE")
-    house.words["PID"] = str(connection.info.backend_pid)
-    _locks.append(connection)
+def _lock(table: str) -> Do:
+    """Somebody's transaction holds a table and does not end; of ours PostgreSQL ends one that idles."""
+
+    def lock(house: House) -> None:
+        connection = psycopg.connect(house.kept.database("careloom"))
+        connection.execute(SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(Identifier(table)))
+        house.words["PID"] = str(connection.info.backend_pid)
+        _locks.append(connection)
+
+    return lock
 
 
 def _unlock(house: House) -> None:
@@ -254,8 +259,12 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault("statsd-dead", "statsd_exporter is dead", *_down("statsd"), "CareloomAirflowMetricsDown"),
     Fault(
-        "fold-blocked", "a transaction blocks the fold", _lock, _unlock, "CareloomFoldStalled", waits=90, windows=30,
-        by_hand=True,
+        "fold-blocked", "a transaction blocks the fold", _lock("samples"), _unlock, "CareloomFoldStalled", waits=90,
+        windows=30, by_hand=True,
+    ),
+    Fault(
+        "intake-blocked", "a transaction blocks what comes in", _lock("events"), _unlock, "CareloomIntakeStalled",
+        waits=90, windows=30, by_hand=True,
     ),
     Fault(
         "dag-processor-dead", "Airflow's DAG processor is dead", *_down("dag-processor"),
