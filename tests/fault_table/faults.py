@@ -293,7 +293,7 @@ FAULTS: tuple[Fault, ...] = (
         _nothing, "CareloomAirflowTasksLost", windows=30,
     ),
     Fault(
-        "one-in-ten-fails", "a tenth of one scenario's answers is wrong", _fail_now_and_then, _fail_no_more,
+        "one-in-twenty-fails", "5 % of one scenario's answers are wrong", _fail_now_and_then, _fail_no_more,
         "CareloomHighErrorRate", NOTE, waits=240, windows=120,
     ),
     Fault(

@@ -1,7 +1,7 @@
 """A model server that can be told to be ill: `python -m tests.fault_table.model PORT`.
 
 It answers as the stack's stand-in does and shows the queue as vLLM does. `POST /fault {"mode": "slow"}` makes it slow,
-talk garbage, or answer one question in ten of one scenario wrongly; `{"mode": ""}` mends it.
+talk garbage, or answer one question in twenty of one scenario wrongly; `{"mode": ""}` mends it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pipelines.stack.stand_in import NAME, create_app
 
 #: Seconds of a slow answer: more than half the deadline of an urgent scenario, less than `model.timeout`.
 SLOW = 75.0
-#: Every so many-th answer is wrong where a share of them is to be: twice the share that the alert allows.
-SHARE = 10
+#: Every so many-th answer is wrong where a share of them is to be.
+SHARE = 20
 #: Stands in the answer's schema of the scenario that fails now and then.
 FAILING = "present_illness"
 GARBAGE = "<html>It works!</html>"
