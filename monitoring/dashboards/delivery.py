@@ -100,6 +100,13 @@ BOARD = Board(
                     runbook="CareloomConsumerLagGrowing",
                 ),
                 Panel(
+                    "Since the last step",
+                    "Of the thread that reads Kafka: where it grows, it hangs, and what waits stands still.",
+                    "s",
+                    {"{{instance}}": "time() - careloom_dispatcher_intake_last_step_timestamp_seconds"},
+                    runbook="CareloomIntakeStalled",
+                ),
+                Panel(
                     "Read from Kafka",
                     "Records, by what they were.",
                     "reqps",
@@ -115,6 +122,7 @@ BOARD = Board(
                         "rewinds": "increase(careloom_dispatcher_broker_rewinds_total[1h])",
                     },
                     runbook="CareloomBrokerLostRecords",
+                    width=12,
                 ),
                 Panel(
                     "Records that are no events",
@@ -128,6 +136,7 @@ BOARD = Board(
                         ),
                     },
                     runbook="CareloomPoisonRecords",
+                    width=12,
                 ),
                 Panel(
                     "POST to Airflow, 95 of 100",
@@ -135,6 +144,7 @@ BOARD = Board(
                     "s",
                     {"{{outcome}}": quantile(0.95, "careloom_dispatcher_airflow_post_duration_seconds", by="outcome")},
                     runbook="CareloomDependencyDown",
+                    width=12,
                 ),
                 Panel(
                     "Airflow's API failed",
@@ -142,6 +152,7 @@ BOARD = Board(
                     "reqps",
                     {"{{outcome}}": or_zero(rate("careloom_dispatcher_airflow_errors_total", by="outcome"), "outcome")},
                     runbook="CareloomDependencyDown",
+                    width=12,
                 ),
             ),
         ),
