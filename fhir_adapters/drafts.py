@@ -1,12 +1,16 @@
 """Drafts to one FHIR R4 transaction that can be repeated: the second time it creates nothing.
 
-The transaction holds a Device (the model, or the rules), the drafts, and one Provenance that ties them together. Each
-entry is a conditional create: the Device on its `identifier`, the drafts and the Provenance on `_tag`, a `meta.tag`
-that each of them carries. Not on `identifier`, which the drafts carry as well, for people and other systems: R4's
-Provenance has none, and sekmet 0.1.1 cannot search Composition by it (400), while `_tag` is a parameter of all types.
+The transaction holds a Device (the model, or the rules), the drafts, where a person is to decide on them a Task that
+asks for it (`fhir_adapters.approval`), and one Provenance that ties them together. Each entry is a conditional create:
+the Device on its `identifier`, the others on `_tag`, a `meta.tag` that each of them carries. Not on `identifier`, which
+the drafts carry as well, for people and other systems: R4's Provenance has none, and sekmet 0.1.1 cannot search
+Composition by it (400), while `_tag` is a parameter of all types.
 
 Seen on sekmet 0.1.1 and HAPI 8.8.0: both honour both conditions inside a transaction, point the new Provenance's
 references at a draft that was already there, and answer 200 instead of 201 for it.
+
+The Provenance names the Task as well: whatever carries our label has one, and the Task is recalled with its drafts.
+That target has the Task's `identifier` beside its reference: who reads the drafts from it can leave the Task out.
 
 Recall: every draft carries `meta.tag` `urn:careloom:scenario|<id>@<version>`, and the Device is Provenance.agent.
 """
@@ -22,6 +26,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from fhir_adapters.approval import APPROVE, approval_task
 from fhir_adapters.errors import FhirRejected
 from fhir_adapters.fhir_models import fields_of, model_of
 from fhir_adapters.provenance import DEVICE_SYSTEM, Author, Origin, device, device_id, provenance
@@ -64,7 +69,8 @@ class Transaction:
 
     Attributes:
         bundle: to be sent.
-        names: of each entry's draft, in order; None for the Device and the Provenance.
+        names: of each entry's draft, in order, `APPROVE` of the Task that asks for approval; None for the Device and
+            the Provenance.
     """
 
     bundle: dict[str, Any]
@@ -73,10 +79,10 @@ class Transaction:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of one draft.
+    """What became of one draft, or of the Task that asks for approval.
 
     Attributes:
-        name: of the draft.
+        name: of the draft; `APPROVE` of the Task.
         reference: "Type/id".
         created: False where it was recognised: it had been written before.
     """
@@ -95,6 +101,7 @@ def build_transaction(
     recorded: datetime,
     part: str = "model",
     earlier: Mapping[str, str] | None = None,
+    approval: str | None = None,
 ) -> Transaction:
     """One transaction that writes all drafts, or recognises those that are there.
 
@@ -107,22 +114,33 @@ def build_transaction(
         part: tells several transactions of one identity apart ("rules" written at once, "model" later); each has its
             own Provenance.
         earlier: name -> "Type/id" of drafts that an earlier part has written, for references to them.
+        approval: what a person is asked, in the house's language; None where nobody is to decide on the drafts.
 
     Raises:
-        ValueError: a draft that cannot be written so: no identifier element, an id, two of one name, a reference to a
-            draft that is not there; or an identity that is no plain token.
+        ValueError: a draft that cannot be written so: no identifier element, an id, two of one name, the name
+            `APPROVE`, a reference to a draft that is not there; or an identity that is no plain token.
     """
     _check(drafts, identity, part)
     urls = {draft.name: urn(identity, "draft", draft.name) for draft in drafts}
     targets = {**(earlier or {}), **urls}
     device_url = urn(identity, part, "device")
     entries = [_entry(device_url, device(author), condition(DEVICE_SYSTEM, device_id(author), by="identifier"))]
-    for draft in drafts:
-        key = f"{identity}:{draft.name}"
-        entries.append(_entry(urls[draft.name], _labelled(draft, key, origin, targets), condition(DRAFT_SYSTEM, key)))
+    names = [draft.name for draft in drafts]
+    labelled = {name: _labelled(draft, identity, origin, targets) for name, draft in zip(names, drafts, strict=True)}
+    made: list[dict[str, Any]] = [{"reference": url} for url in urls.values()]
+    if approval is not None:
+        asked = [(urls[name], labelled[name]) for name in names]
+        task = approval_task(asked, requester=device_url, description=approval, asked_at=recorded)
+        labelled[APPROVE] = _label(task, APPROVE, identity, origin)
+        urls[APPROVE] = urn(identity, "draft", APPROVE)
+        made.append({"reference": urls[APPROVE], "identifier": dict(task["identifier"][0])})
+    entries += [
+        _entry(urls[name], resource, condition(DRAFT_SYSTEM, f"{identity}:{name}"))
+        for name, resource in labelled.items()
+    ]
     tag = {"system": IDENTITY_TAG, "code": f"{identity}:{part}"}
     why = provenance(
-        targets=tuple(urls.values()),
+        targets=made,
         agent=device_url,
         origin=origin,
         sources=(source for draft in drafts for source in draft.sources),
@@ -131,11 +149,11 @@ def build_transaction(
     )
     entries.append(_entry(urn(identity, part, "provenance"), why, condition(IDENTITY_TAG, tag["code"])))
     bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
-    return Transaction(bundle, (None, *(draft.name for draft in drafts), None))
+    return Transaction(bundle, (None, *labelled, None))
 
 
 def parse_transaction_response(transaction: Transaction, response: Mapping[str, Any]) -> tuple[Written, ...]:
-    """What became of each draft, in their order.
+    """What became of each draft, in their order, and last of the Task that asks for approval, where there is one.
 
     Raises:
         FhirRejected: the response is not that of this transaction, or an entry failed.
@@ -165,6 +183,8 @@ def _check(drafts: Sequence[DraftLike], identity: str, part: str) -> None:
     names = [draft.name for draft in drafts]
     if len(set(names)) != len(names):
         raise ValueError("two drafts of one event and scenario have the same name")
+    if APPROVE in names:
+        raise ValueError(f"draft {APPROVE!r}: so is called the Task that asks for approval; choose another name")
     for token in (identity, part, *names):
         if not _TOKEN.fullmatch(token):
             raise ValueError("identity, part and draft names are letters, digits and . _ : @ -, at most 200 of them")
@@ -188,8 +208,15 @@ def _entry(url: str, resource: dict[str, Any], condition: str) -> dict[str, Any]
     return {"fullUrl": url, "resource": resource, "request": request}
 
 
-def _labelled(draft: DraftLike, key: str, origin: Origin, targets: Mapping[str, str]) -> dict[str, Any]:
-    resource = deepcopy(draft.resource)
+def _labelled(draft: DraftLike, identity: str, origin: Origin, targets: Mapping[str, str]) -> dict[str, Any]:
+    resource = _label(deepcopy(draft.resource), draft.name, identity, origin)
+    _point(resource, targets, draft.name)
+    return resource
+
+
+def _label(resource: dict[str, Any], name: str, identity: str, origin: Origin) -> dict[str, Any]:
+    """Put our label, tags and identifier on it, in place."""
+    key = f"{identity}:{name}"
     meta = resource.setdefault("meta", {})
     labels = meta.setdefault("security", [])
     if not any(label.get("code") == AI_LABEL["code"] for label in labels):
@@ -200,8 +227,7 @@ def _labelled(draft: DraftLike, key: str, origin: Origin, targets: Mapping[str, 
             {"system": SCENARIO_TAG, "code": f"{origin.scenario}@{origin.scenario_version}"},
         )
     )
-    identify(resource, key, draft.name)
-    _point(resource, targets, draft.name)
+    identify(resource, key, name)
     return resource
 
 

@@ -90,7 +90,7 @@ def device(author: Author) -> dict[str, Any]:
 
 def provenance(
     *,
-    targets: Sequence[str],
+    targets: Sequence[Mapping[str, Any]],
     agent: str,
     origin: Origin,
     sources: Iterable[str],
@@ -100,7 +100,7 @@ def provenance(
     """The Provenance of the resources at `targets`, all made by the Device at `agent`.
 
     Args:
-        targets: references to what was made.
+        targets: References to what was made.
         agent: reference to the Device.
         origin: what they come of.
         sources: "Type/id" of what they rest on, beside the trigger.
@@ -112,7 +112,7 @@ def provenance(
     return {
         "resourceType": "Provenance",
         "meta": {"tag": [dict(tag)]},
-        "target": [{"reference": target} for target in targets],
+        "target": [dict(target) for target in targets],
         "recorded": recorded.isoformat(timespec="milliseconds"),
         "policy": _policies(origin),
         "activity": _concept("http://terminology.hl7.org/CodeSystem/v3-DataOperation", "CREATE", "create"),

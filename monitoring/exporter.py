@@ -29,6 +29,7 @@ from pipelines.config import Config, load
 from pipelines.errors import ConfigError
 from pipelines.ledger.database import impatient_engine
 from pipelines.ledger.fold import count_overdue, fold_all
+from pipelines.ledger.fold_decisions import fold_decisions
 from pipelines.ledger.snapshot import snapshot
 from pipelines.log_lines import set_up
 from plugins import manager
@@ -66,6 +67,7 @@ class Folding:
         try:
             count_overdue(self.engine, self.deadlines)
             metrics.FOLDED_ROWS.inc(fold_all(self.engine, deadlines=self.deadlines))
+            fold_decisions(self.engine)
             self.last_success = time.time()
             metrics.FOLD_LAST_SUCCESS.set(self.last_success)
         except SQLAlchemyError as error:

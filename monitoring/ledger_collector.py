@@ -131,6 +131,8 @@ def _sums(now: Snapshot) -> Iterator[Family]:
     yield _counter(metrics.POISON, [((reason,), poison.get(reason, 0)) for reason in POISON_REASONS])
     fences = {s.labels["outcome"]: s.value for s in now.samples if s.name == metrics.WRITE_FENCES.name}
     yield _counter(metrics.WRITE_FENCES, [((o.value,), fences.get(o.value, 0)) for o in metrics.FenceOutcome])
+    untaken = {s.labels["reason"]: s.value for s in now.samples if s.name == metrics.DECISIONS_NOT_TAKEN.name}
+    yield _counter(metrics.DECISIONS_NOT_TAKEN, [((o.value,), untaken.get(o.value, 0)) for o in metrics.NotTaken])
     yield _gauge(metrics.POISON_OPEN, [((reason,), now.poison_open.get(reason, 0)) for reason in POISON_REASONS])
     yield _gauge(metrics.UNACCOUNTED, [((), account.unaccounted)])
     yield _gauge(metrics.WORK_UNFOLDED, [((), now.unfolded)])
@@ -164,9 +166,9 @@ def _sources(now: Snapshot, reconcile_every: Iterable[str]) -> Iterator[Family]:
 
 
 def _folded(
-    now: Snapshot, declared: Iterable[Metric], objectives: Iterable[Objective], models: Iterable[str]
+    now: Snapshot, declared: Iterable[Metric], objectives: Iterable[Objective], models: Mapping[str, str]
 ) -> Iterator[Family]:
-    """Counters and histograms out of `samples`; of a plugin's counter that has changed its labels, the new ones.
+    """What is folded, out of `samples`; of a plugin's counter that has changed its labels, the new ones.
 
     What every scenario comes to have stands at 0 from the start, so that its first event is an increase.
     """
@@ -181,11 +183,15 @@ def _folded(
         if metric.kind == "counter":
             kept = [(labels, value) for labels, value in by_name[metric.name] if labels.keys() == set(metric.labels)]
             yield _counter(metric, [(_values(metric, labels), value) for labels, value in kept])
+        elif metric.kind == "gauge":
+            yield _gauge(metric, [(_values(metric, labels), max(value, 0.0)) for labels, value in by_name[metric.name]])
         else:
             yield _histogram(metric, by_name[f"{metric.name}_bucket"], by_name[f"{metric.name}_sum"])
 
 
-def _from_the_start(objectives: Iterable[Objective], models: Iterable[str]) -> Iterator[tuple[str, Mapping[str, str]]]:
+def _from_the_start(
+    objectives: Iterable[Objective], models: Mapping[str, str]
+) -> Iterator[tuple[str, Mapping[str, str]]]:
     """Names in `samples` and labels of what an installed scenario may have after its first draft."""
     asked = (metrics.NO_MODEL, *models)
     for objective in objectives:
@@ -195,6 +201,12 @@ def _from_the_start(objectives: Iterable[Objective], models: Iterable[str]) -> I
         yield from ((f"{metrics.HOP_DURATION.name}_sum", {**where, "hop": hop}) for hop in metrics.HOPS)
         yield f"{metrics.EVENT_TO_DRAFT.name}_sum", where
         yield f"{metrics.EVENT_TO_RULE_DRAFT.name}_sum", where
+        scenario = {"scenario": objective.scenario}
+        yield f"{metrics.DRAFT_TO_DECISION.name}_sum", scenario
+        yield metrics.DECISIONS_WAITING.name, scenario
+        for model, version in models.items():
+            by = {**scenario, "model": model, "model_version": version}
+            yield from ((metrics.DECISIONS.name, {**by, "verdict": v.value}) for v in metrics.DecisionVerdict)
 
 
 def _histogram(

@@ -45,6 +45,9 @@ class Size:
     verdicts: Sequence[tuple[str, str]] = field(default_factory=_verdicts)
 
 
+#: Versions of one model's weights whose drafts are decided on: those that answer now, and those before them.
+_WEIGHTS = ("1", "0")
+
 #: Of a label that several metrics share, what one of them can have.
 _ONLY: dict[tuple[str, str], Sequence[str]] = {
     ("careloom_gateway_request_duration_seconds", "outcome"): tuple(metrics.RequestOutcome),
@@ -56,6 +59,8 @@ _ONLY: dict[tuple[str, str], Sequence[str]] = {
     ("careloom_drafts_total", "outcome"): tuple(metrics.DraftOutcome),
     ("careloom_deadlines_total", "outcome"): tuple(metrics.DeadlineOutcome),
     ("careloom_write_fences_total", "outcome"): tuple(metrics.FenceOutcome),
+    ("careloom_gateway_events_refused_total", "reason"): tuple(metrics.Refusal),
+    ("careloom_decisions_not_taken_total", "reason"): tuple(metrics.NotTaken),
     ("careloom_model_info", "version"): ("1",),  # each model has one
     ("careloom_work_items", "state"): ("waiting", "dispatched", "running", "inferred", "parked"),
     ("careloom_work_finished_total", "state"): ("written", "stale", "discarded"),
@@ -111,6 +116,7 @@ def _together(size: Size) -> list[Axis]:
         (("kind", "target"), switches),
         (("guard", "code"), size.verdicts),
         (("scenario", "stage", "version"), scenarios),
+        (("model_version", "model"), [(version, name) for name in models for version in _WEIGHTS]),
         (("dependency",), [(one,) for one in (*dependencies, "kafka", "airflow")]),
         (("process", "version", "python"), [(process, "0.1.0", "3.11") for process in REGISTRIES]),
     ]
@@ -124,7 +130,7 @@ def _values(metric: Metric, label: str, size: Size) -> Sequence[str]:
         return sorted(fixed)
     of = {
         "source": [*_sources(size), metrics.UNKNOWN_SOURCE],
-        "model": [*_models(size), metrics.NO_MODEL],
+        "model": [*_models(size), *(() if metric is metrics.MODEL_INFO else (metrics.NO_MODEL,))],
         "gen_ai_request_model": _models(size),
         "partition": [str(number) for number in range(size.partitions)],
         "plugin": [f"plugin-{number}" for number in range(size.plugins)],

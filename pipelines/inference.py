@@ -10,6 +10,7 @@ from typing import Any
 
 from fhir_adapters.errors import FhirServerError
 from fhir_adapters.provenance import Author, Origin
+from pipelines.approval import wording
 from pipelines.asking import Asking, Said, Spent
 from pipelines.batch import Batch
 from pipelines.breaker import KAFKA, reading_of, writing_of
@@ -137,6 +138,7 @@ class Inferring:
             drafts=pack(outgoing),
             times={"context_at": case.now, "answered_at": said.answered_at, "guarded_at": guarded_at},
             model=outgoing.author.name,
+            model_version=outgoing.author.version,
             prompt_tokens=spent.sum("prompt_tokens"),
             completion_tokens=spent.sum("completion_tokens"),
             model_seconds=spent.sum("seconds"),
@@ -275,6 +277,7 @@ class Inferring:
             recorded=case.now,
             part=part,
             earlier=earlier,
+            approval=wording(scenario, case.locale) if said else None,
         )
 
 

@@ -2,7 +2,8 @@
 
 Everything that careloom writes carries the AIAST label (v3-ObservationValue, "Artificial Intelligence asserted"). A
 notification of such a resource is no event, with one exception: a Task that a person has moved on is that person's
-decision, and comes in like any other event, though the label is still on it. A write fence is nobody's decision.
+decision, and comes in like any other event, though the label is still on it (docs/review.md). A write fence is nobody's
+decision.
 """
 
 from __future__ import annotations

@@ -105,7 +105,9 @@ def again(ledger: Ledger, records: ReadsRecords, reader: Reader, row: PoisonRow,
     if incoming.event is not None:
         event = replace(incoming.event, position=found.at)
         try:
-            recorded = ledger.poison_recorded(row.id, event, incoming.matches, by=by, why=why)
+            recorded = ledger.poison_recorded(
+                row.id, event, incoming.matches, by=by, why=why, decision=incoming.decision
+            )
         except DataError:
             reason = PoisonReason.NOT_STORABLE
         else:

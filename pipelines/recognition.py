@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fhir_adapters.approval import APPROVE
 from fhir_adapters.drafts import IDENTITY_TAG
 from fhir_adapters.errors import FhirRejected
 from pipelines.context import Records
@@ -39,8 +40,16 @@ async def written_before(server: Records, identity: str) -> tuple[str, ...]:
         reference
         for reading in found.resources
         for target in reading.resource.get("target", ())
-        if isinstance(target, dict) and isinstance(reference := target.get("reference"), str)
+        if isinstance(target, dict)
+        and isinstance(reference := target.get("reference"), str)
+        and not _asks(target, identity)
     )
+
+
+def _asks(target: Mapping[str, Any], identity: str) -> bool:
+    """Whether a Provenance's target is the Task that asks for approval: it is no draft."""
+    identifier = target.get("identifier")
+    return isinstance(identifier, dict) and identifier.get("value") == f"{identity}:{APPROVE}"
 
 
 def outbox(references: Sequence[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import orjson
 
+from fhir_adapters.approval import APPROVE
 from fhir_adapters.drafts import Transaction, build_transaction, parse_transaction_response
 from fhir_adapters.errors import FhirConflict, FhirNotFound, FhirServerError, FhirUnavailable
 from fhir_adapters.provenance import Author, Origin
@@ -46,6 +47,7 @@ class Outgoing:
         recorded: when they were made (timezone-aware).
         part: "rules" for what was written before the model was asked, else "model".
         earlier: name -> "Type/id" of drafts that the other part has written.
+        approval: what a person is asked about them (`pipelines.approval`); None where nobody is.
     """
 
     drafts: Sequence[Draft]
@@ -54,6 +56,7 @@ class Outgoing:
     recorded: datetime
     part: Part = "model"
     earlier: Mapping[str, str] | None = None
+    approval: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ def pack(outgoing: Outgoing) -> dict[str, Any]:
                 "recorded": outgoing.recorded.isoformat(),
                 "part": outgoing.part,
                 "earlier": dict(outgoing.earlier or {}),
+                "approval": outgoing.approval,
             },
             default=_plain,
         )
@@ -96,7 +100,7 @@ def pack(outgoing: Outgoing) -> dict[str, Any]:
 
 
 def unpack(packed: Mapping[str, Any]) -> Outgoing:
-    """What `pack` made."""
+    """What `pack` made, also in a release before there were approvals: nobody was asked then."""
     origin: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in packed["origin"].items()}
     return Outgoing(
         drafts=[Draft(d["name"], d["resource"], tuple(d["sources"])) for d in packed["drafts"]],
@@ -105,6 +109,7 @@ def unpack(packed: Mapping[str, Any]) -> Outgoing:
         recorded=datetime.fromisoformat(packed["recorded"]),
         part=packed["part"],
         earlier=packed["earlier"],
+        approval=packed.get("approval"),
     )
 
 
@@ -127,12 +132,14 @@ async def send(server: Server, identity: str, outgoing: Outgoing, *, leave: Leav
     try:
         with timed(Step.WRITE, outgoing.part, "client", careloom__fhir__part=outgoing.part):
             answer = await _past_conflicts(server, identity, transaction.bundle, _sending(outgoing), leave)
-        written = parse_transaction_response(transaction, answer)
+        answered = parse_transaction_response(transaction, answer)
     except FhirServerError as error:
         raise failure(error, writing=True) from None
+    written = [draft for draft in answered if draft.name != APPROVE]
+    approval = next((task.reference for task in answered if task.name == APPROVE), None)
     created = sum(draft.created for draft in written)
     return Sent(
-        Written(tuple(draft.reference for draft in written), created, len(written) - created),
+        Written(tuple(draft.reference for draft in written), created, len(written) - created, approval),
         {draft.name: draft.reference for draft in written},
     )
 
@@ -217,6 +224,7 @@ def _transaction(identity: str, outgoing: Outgoing) -> Transaction:
             recorded=outgoing.recorded,
             part=outgoing.part,
             earlier=outgoing.earlier,
+            approval=outgoing.approval,
         )
     except ValueError as error:
         raise _not_writable(str(error)) from None

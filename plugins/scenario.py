@@ -85,7 +85,7 @@ class Risk(StrEnum):
 
 
 class Autonomy(StrEnum):
-    """How far a scenario may go without a person."""
+    """How far a scenario may go without a person: what advises is read; on a draft a named person decides."""
 
     ADVISE = "advise"
     DRAFT = "draft"

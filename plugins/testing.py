@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from fhir_adapters.approval import APPROVE
 from fhir_adapters.fhir_models import model_of
 from fhir_adapters.references import literal
 from fhir_adapters.validate import problems
@@ -181,6 +182,7 @@ class ScenarioConformance:
 
     def _check(self, case: Case, outcome: Outcome) -> None:
         names = [d.name for d in outcome.drafts]
+        _require(APPROVE not in names, f"a draft is called {APPROVE!r}, as the Task is that asks for a decision on it")
         _require(len(set(names)) == len(names), f"two drafts have one name: {names}")
         known = references(case)
         for each in outcome.drafts:

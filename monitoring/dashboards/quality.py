@@ -1,17 +1,31 @@
-"""Clinical quality: what rules found, what guards cut, what became of the drafts."""
+"""Clinical quality: what rules found, what guards cut, what became of drafts, and what persons decided on them."""
 
 from __future__ import annotations
 
-from monitoring.dashboards.description import BOTH, SCENARIO, Board, Panel, Row, grown, not_zero, or_zero, rate
+from monitoring.dashboards.description import (
+    BOTH,
+    SCENARIO,
+    Board,
+    Panel,
+    Row,
+    grown,
+    not_zero,
+    or_zero,
+    quantile,
+    rate,
+)
 
 _CUT = rate("careloom_statements_cut_total", BOTH, "scenario")
 _WRITTEN = rate("careloom_work_finished_total", f'state="written", {BOTH}', "scenario")
+_DECIDED = "careloom_decisions_total"
+_BY_WEIGHTS = "scenario, model, model_version"
 _OVERTAKEN = rate("careloom_work_finished_total", f'state="stale", {BOTH}', "scenario")
 
 BOARD = Board(
     "careloom-quality",
     "careloom · Clinical quality",
-    "How far what the models say can be relied on: guards' verdicts, statements cut, rules' findings, drafts.",
+    "How far what the models say can be relied on: guards' verdicts, statements cut, rules' findings, drafts, and what"
+    " persons decided on them.",
     (
         Row(
             "Guards",
@@ -99,6 +113,59 @@ BOARD = Board(
                     "ops",
                     {"{{scenario}}": or_zero(_OVERTAKEN, "scenario")},
                     airflow=True,
+                ),
+            ),
+        ),
+        Row(
+            "Decisions",
+            (
+                Panel(
+                    "Decided by a person",
+                    "Drafts that were accepted, edited or rejected.",
+                    "ops",
+                    {"{{verdict}}": or_zero(rate(_DECIDED, SCENARIO, "verdict"), "verdict")},
+                ),
+                Panel(
+                    "Draft to decision",
+                    "From the written drafts to a person's decision: half of them, and 95 of 100, are faster.",
+                    "s",
+                    {
+                        f"{{{{scenario}}}} {name}": quantile(
+                            share, "careloom_draft_to_decision_seconds", SCENARIO, "scenario"
+                        )
+                        for name, share in (("half", 0.5), ("95 of 100", 0.95))
+                    },
+                    airflow=True,
+                ),
+                Panel(
+                    "Wait for a person",
+                    "Drafts that nobody has decided on yet, of whatever age.",
+                    "short",
+                    {"{{scenario}}": f"sum by (scenario) (careloom_decisions_waiting_items{{{SCENARIO}}})"},
+                    airflow=True,
+                    at_least=1,
+                ),
+                Panel(
+                    "Decisions of a week",
+                    "By scenario and the weights that had answered; look at both before and after new weights.",
+                    "short",
+                    {
+                        verdict: or_zero(
+                            grown(_DECIDED, f'verdict="{verdict}", {SCENARIO}', _BY_WEIGHTS, over="7d"), "scenario"
+                        )
+                        for verdict in ("accepted", "edited", "rejected")
+                    },
+                    "table",
+                    width=16,
+                    decimals=0,
+                    sort_by="rejected",
+                ),
+                Panel(
+                    "Decisions not taken",
+                    "Of a day: no person was named, the ledger knows no such draft, or somebody had decided before.",
+                    "short",
+                    {"{{reason}}": grown("careloom_decisions_not_taken_total", "", "reason", over="1d")},
+                    at_least=1,
                 ),
             ),
         ),

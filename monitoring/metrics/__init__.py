@@ -14,6 +14,7 @@ names are had by `from monitoring.metrics import NAME`:
 from __future__ import annotations
 
 from monitoring.metrics.answers import *
+from monitoring.metrics.decisions import *
 from monitoring.metrics.declaring import *
 from monitoring.metrics.dispatcher import *
 from monitoring.metrics.exporter import *

@@ -1,4 +1,4 @@
-"""Which of the ledger's metrics finished rows are folded into (`pipelines.ledger.fold`)."""
+"""Which of the ledger's metrics finished rows and decisions are folded into (`pipelines.ledger.fold`)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from monitoring.metrics.answers import (
     MODEL_TOKENS_SPENT,
     STATEMENTS_CUT,
 )
+from monitoring.metrics.decisions import DECISIONS, DECISIONS_WAITING, DRAFT_TO_DECISION
 from monitoring.metrics.work import (
     DEADLINES,
     DRAFTS,
@@ -40,4 +41,7 @@ FOLDED = (
     MODEL_COST,
     GUARD_VERDICTS,
     HOOK_ERRORS,
+    DECISIONS,
+    DRAFT_TO_DECISION,
+    DECISIONS_WAITING,
 )

@@ -99,6 +99,22 @@ class DeadlineOutcome(StrEnum):
     MISSED = "missed"
 
 
+class DecisionVerdict(StrEnum):
+    """What a person decided on drafts (`fhir_adapters.decision.Verdict`, of which a withdrawal is none)."""
+
+    ACCEPTED = "accepted"
+    EDITED = "edited"
+    REJECTED = "rejected"
+
+
+class NotTaken(StrEnum):
+    """Why a decision does not count."""
+
+    UNNAMED = "unnamed"  # no person is named
+    UNKNOWN = "unknown"  # the ledger knows no such work of this source
+    DECIDED_BEFORE = "decided_before"  # another verdict, or a withdrawal, was there first
+
+
 #: OpenTelemetry's attributes that are the same for every call of a model: vLLM speaks OpenAI's API.
 GEN_AI = {"gen_ai_operation_name": "chat", "gen_ai_provider_name": "openai"}
 
@@ -111,12 +127,14 @@ LABELS: dict[str, tuple[frozenset[str] | None, str]] = {
     "scenario": (None, "ids of the installed scenarios, and of those that once were"),
     "stage": (frozenset({"pre_visit", "in_visit", "post_visit"}), "stage of care"),
     "model": (None, "names of the configured models, of a panel joined by `+`, or `none`"),
+    "model_version": (None, "of the weights that answered; of a panel of each, joined by `; `"),
     "partition": (None, "partitions of the events' topic"),
     "version": (None, "of careloom, of the scenario, or of the model's weights"),
     "python": (None, "version of the interpreter"),
     "process": (frozenset(get_args(Process)), "kind of process"),
     "le": (None, "upper bound of a histogram's bucket"),
-    "reason": (frozenset(Refusal), "why a request was refused"),
+    "reason": (frozenset({*Refusal, *NotTaken}), "why a request was refused, or a person's decision not taken"),
+    "verdict": (frozenset(DecisionVerdict), "what a person decided on drafts"),
     "poison_reason": (
         frozenset(
             {

@@ -1,4 +1,7 @@
-"""A Kafka record into what the ledger takes: an event with the scenarios that it starts, or poison."""
+"""A Kafka record into what the ledger takes: an event with the scenarios that it starts, a decision, or poison.
+
+A Task by which careloom asks for approval starts nothing, whoever has moved it on: it is a decision, or none yet.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,27 @@ from typing import Any
 
 import orjson
 
+from fhir_adapters.approval import APPROVE
+from fhir_adapters.decision import decision_of, is_ours
 from fhir_adapters.errors import AdapterError
 from pipelines.envelope import NotAnEvent, record_time, unpack
 from pipelines.errors import PoisonReason
-from pipelines.ledger import EventRow, Incoming, Match, Poison, Position
+from pipelines.ledger import Decision, EventRow, Incoming, Match, Poison, Position
 from pipelines.records import KafkaRecord
 from plugins.matching import Matcher
 from plugins.scenario import Scenario
 
 log = logging.getLogger(__name__)
 
+_APPROVE = f'"{APPROVE}"'.encode()
+
 
 class Reader:
     """Reads records.
 
     Args:
-        types: resource types that some scenario waits for; no other body is opened.
+        types: resource types that some scenario waits for; no other body is opened, but that of a Task that may be a
+            decision.
         match: the scenarios that a parsed resource starts.
     """
 
@@ -60,11 +68,15 @@ class Reader:
             return ()
         if value is None:
             raise NotAnEvent(PoisonReason.TOMBSTONE, "it has no value, though its envelope says written")
-        return self._match(_resource(value)) if event.resource_type in self._types else ()
+        if event.resource_type not in self._types:
+            return ()
+        resource = _resource(value)
+        return () if _may_decide(event, value) and is_ours(resource) else self._match(resource)
 
     def _event(self, record: KafkaRecord, position: Position) -> Incoming:
         event = unpack(position, record.key, record.headers, record.timestamp)
-        return Incoming(position, event, self.matches(event, record.value))
+        matches = self.matches(event, record.value)
+        return Incoming(position, event, matches, decision=_decision(event, record.value))
 
 
 def reader_of(scenarios: Iterable[Scenario[Any]]) -> Reader:
@@ -82,6 +94,26 @@ def reader_of(scenarios: Iterable[Scenario[Any]]) -> Reader:
         return found
 
     return Reader(frozenset().union(*(matcher.types for _, matcher in matchers)), match)
+
+
+def _may_decide(event: EventRow, value: bytes | None) -> bool:
+    """The cheap test: next to no event goes further."""
+    return event.resource_type == "Task" and event.change == "written" and value is not None and _APPROVE in value
+
+
+def _decision(event: EventRow, value: bytes | None) -> Decision | None:
+    """What a person has decided, where that is what the event tells of.
+
+    Raises:
+        NotAnEvent: its value is not what its envelope says.
+    """
+    if value is None or not _may_decide(event, value):
+        return None
+    said = decision_of(_resource(value))
+    if said is None:
+        return None
+    decided_at = said.decided_at or event.last_updated or event.received_at
+    return Decision(said.identity, said.verdict, said.who, decided_at)
 
 
 def _resource(value: bytes) -> Mapping[str, Any]:

@@ -23,12 +23,15 @@ GRACE = 20
 """Seconds that requests under way have after SIGTERM; more than Kafka's acknowledgement may take."""
 
 
-def trigger_types(config: Config) -> tuple[str, ...]:
-    """The resource types that the installed scenarios wait for; what could not be loaded is logged."""
+def types_to_hear_of(config: Config) -> tuple[str, ...]:
+    """The resource types that the installed scenarios wait for, and Task, by which persons decide on their drafts.
+
+    What could not be loaded is logged.
+    """
     loaded = load_plugins(config.plugins.enabled, config.plugins.disabled_scenarios)
     for plugin, reason in loaded.refused:
         log.error("plugin %s: %s", plugin, reason)
-    return tuple(sorted(Matcher(loaded.scenarios.values()).types))
+    return tuple(sorted({*Matcher(loaded.scenarios.values()).types, "Task"}))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         log.error("%s", error)  # noqa: TRY400 the message is the remedy
         return 2
     set_up("gateway", config.logging)
-    app = create_app(config, trigger_types(config))
+    app = create_app(config, types_to_hear_of(config))
     uvicorn.run(
         app,
         host=config.gateway.host,

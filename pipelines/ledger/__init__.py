@@ -10,6 +10,7 @@ from pipelines.ledger.database import engine, migrate
 from pipelines.ledger.intake import record
 from pipelines.ledger.rows import (
     Account,
+    Decision,
     EventRow,
     Incoming,
     Inference,
@@ -26,6 +27,7 @@ from pipelines.ledger.store import Ledger
 
 __all__ = [
     "Account",
+    "Decision",
     "EventRow",
     "Incoming",
     "Inference",

@@ -26,6 +26,8 @@ WORK_BY_STATE = text(
     """
 )
 
+# A Task that asks for approval is one for an identity, however often a replay finds it there, decided on or not. Asked
+# as scalars: PostgreSQL may answer an EXISTS by a hash of the whole table.
 # Taken once: the CTE is materialized, so that LIMIT and SKIP LOCKED hold for the whole statement.
 FOLD = text(
     """
@@ -37,7 +39,14 @@ FOLD = text(
     RETURNING w.scenario, w.stage, w.state, w.model, w.received_at, w.durable_at, w.matched_at, w.dispatched_at,
         w.started_at, w.rules_written_at, w.context_at, w.answered_at, w.guarded_at, w.written_at, w.prompt_tokens,
         w.completion_tokens, w.model_seconds, w.findings, w.cut_statements, w.created, w.recognised, w.asked,
-        w.verdicts, w.counted, w.finished_at, w.replay, w.late
+        w.verdicts, w.counted, w.finished_at, w.replay, w.late,
+        w.approval IS NOT NULL AND (w.replay = 0 OR coalesce((
+            SELECT false FROM work o WHERE o.event_id = w.event_id AND o.scenario = w.scenario
+                AND o.scenario_version = w.scenario_version AND o.id < w.id AND o.approval IS NOT NULL LIMIT 1
+        ), (
+            SELECT false FROM decisions d WHERE d.event_id = w.event_id AND d.scenario = w.scenario
+                AND d.scenario_version = w.scenario_version AND d.folded
+        ), true)) AS asks
     """
 )
 

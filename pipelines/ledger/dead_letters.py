@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from pipelines.errors import ErrorClass, LedgerError, PoisonReason
 from pipelines.ledger import deciding_queries as queries
 from pipelines.ledger.intake import record_again
-from pipelines.ledger.rows import EventRow, Match, Position, Recorded
+from pipelines.ledger.rows import Decision, EventRow, Match, Position, Recorded
 from pipelines.ledger.states import State
 from pipelines.ledger.tables import disclosures
 from pipelines.ledger.verbs import Verbs
@@ -188,7 +188,14 @@ class DeadLetters(Verbs):
             return connection.execute(queries.POISON_DISCARD_CHOSEN, values).rowcount
 
     def poison_recorded(
-        self, poison_id: int, event: EventRow, matches: Sequence[Match], *, by: str, why: str
+        self,
+        poison_id: int,
+        event: EventRow,
+        matches: Sequence[Match],
+        *,
+        by: str,
+        why: str,
+        decision: Decision | None = None,
     ) -> Recorded:
         """It was read again and is an event now: write it as one, exactly once, however many try.
 
@@ -197,6 +204,7 @@ class DeadLetters(Verbs):
             event: with the position at which its bytes can be had.
             matches: the scenarios that it starts.
             by, why: who had it read again, and why.
+            decision: a person's on a draft, where it is one.
 
         Raises:
             LedgerError: somebody else has decided on it meanwhile.
@@ -205,7 +213,7 @@ class DeadLetters(Verbs):
             row = connection.execute(queries.POISON_LOCKED, {"id": poison_id}).first()
             if row is None:
                 raise _no_poison(poison_id)
-            recorded = record_again(connection, event, matches, _poison(row).position, datetime.now(UTC))
+            recorded = record_again(connection, event, matches, _poison(row).position, datetime.now(UTC), decision)
             note = f"recorded by {by}: {why}"
             connection.execute(queries.POISON_RECORDED, {"id": poison_id, "note": note})
             return recorded

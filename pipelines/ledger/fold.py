@@ -3,7 +3,8 @@
 So counters never go back, survive every restart and kill, and equal the ledger's rows; and a scrape reads `samples`,
 whose size is the number of series, however many rows are finished.
 
-A counter is kept as one sample under its own name. A histogram is kept as `<name>_sum` and, for each bucket that was
+A counter is kept as one sample under its own name, and so is a gauge that goes up with one row and down with another. A
+histogram is kept as `<name>_sum` and, for each bucket that was
 ever hit, `<name>_bucket` with its upper bound as `le`: the number of observations in that bucket alone. Summing them
 up to `le`, as Prometheus shows them, is left to the reader (`monitoring.ledger_collector`).
 """
@@ -47,13 +48,15 @@ def fold(connection: Connection, size: int = BATCH, deadlines: Mapping[str, floa
     added: dict[Sample, float] = defaultdict(float)
     for row in rows:
         for metric, labels, value in _observations(row):
-            _add(added, metric, labels, value)
+            add(added, metric, labels, value)
+        if row.asks:
+            add(added, metrics.DECISIONS_WAITING, {"scenario": row.scenario}, 1)
         if outcome := _timeliness(row, deadlines.get(row.scenario)):
-            _add(added, metrics.DEADLINES, _deadline_labels(row, outcome), 1)
+            add(added, metrics.DEADLINES, _deadline_labels(row, outcome), 1)
         for name, series in (row.counted or {}).items():  # plugins' own: already under the keys of `samples`
             for labels, value in series.items():
                 added[name, labels] += value
-    _write(connection, added)
+    add_samples(connection, added)
     return len(rows)
 
 
@@ -93,8 +96,8 @@ def count_overdue(engine: Engine, deadlines: Mapping[str, float], size: int = BA
         with engine.begin() as connection:
             rows = connection.execute(counting_queries.OVERDUE, promised).all()
             for row in rows:
-                _add(added, metrics.DEADLINES, _deadline_labels(row, metrics.DeadlineOutcome.MISSED), 1)
-            _write(connection, added)
+                add(added, metrics.DEADLINES, _deadline_labels(row, metrics.DeadlineOutcome.MISSED), 1)
+            add_samples(connection, added)
         total += len(rows)
         if len(rows) < size:
             return total
@@ -107,7 +110,7 @@ def _timeliness(row: Row[Any], deadline: float | None) -> metrics.DeadlineOutcom
     """
     if deadline is None or row.late or row.replay:
         return None
-    in_time = _seconds(row.received_at, row.written_at or row.finished_at) <= deadline
+    in_time = seconds(row.received_at, row.written_at or row.finished_at) <= deadline
     if row.state == State.WRITTEN:
         return metrics.DeadlineOutcome.MET if in_time else metrics.DeadlineOutcome.MISSED
     return None if row.state == State.STALE and in_time else metrics.DeadlineOutcome.MISSED
@@ -117,7 +120,8 @@ def _deadline_labels(row: Row[Any], outcome: metrics.DeadlineOutcome) -> Mapping
     return {"scenario": row.scenario, "stage": row.stage, "outcome": outcome.value}
 
 
-def _write(connection: Connection, added: Mapping[Sample, float]) -> None:
+def add_samples(connection: Connection, added: Mapping[Sample, float]) -> None:
+    """Add to `samples`, in the one order of all."""
     if not added:
         return
     keys = sorted(added)
@@ -134,8 +138,9 @@ def canonical(labels: Mapping[str, str]) -> str:
     return json.dumps(labels, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def _add(added: dict[Sample, float], metric: Metric, labels: Mapping[str, str], value: float) -> None:
-    if metric.kind == "counter":
+def add(added: dict[Sample, float], metric: Metric, labels: Mapping[str, str], value: float) -> None:
+    """Add a value, of a histogram an observation, to what is to be added to `samples`."""
+    if metric.kind != "histogram":
         added[metric.name, canonical(labels)] += value
         return
     bound = (*metric.buckets, float("inf"))[bisect_left(metric.buckets, value)]
@@ -159,7 +164,7 @@ def _observations(row: Row[Any]) -> Iterator[Observation]:
         if value:
             yield metric, labels, value
     if row.rules_written_at is not None:
-        yield metrics.EVENT_TO_RULE_DRAFT, where, _seconds(row.received_at, row.rules_written_at)
+        yield metrics.EVENT_TO_RULE_DRAFT, where, seconds(row.received_at, row.rules_written_at)
     if row.state == State.WRITTEN:
         yield from _hops(row, where)
     if row.model is not None:
@@ -174,9 +179,9 @@ def _hops(row: Row[Any], where: Mapping[str, str]) -> Iterator[Observation]:
     for hop in metrics.HOPS:
         after: datetime | None = getattr(row, f"{hop}_at")
         if after is not None:
-            yield metrics.HOP_DURATION, {**where, "hop": hop}, _seconds(before, after)
+            yield metrics.HOP_DURATION, {**where, "hop": hop}, seconds(before, after)
             before = after
-    yield metrics.EVENT_TO_DRAFT, where, _seconds(row.received_at, row.written_at)
+    yield metrics.EVENT_TO_DRAFT, where, seconds(row.received_at, row.written_at)
 
 
 def _model(row: Row[Any]) -> Iterator[Observation]:
@@ -206,6 +211,6 @@ def _verdicts(row: Row[Any]) -> Iterator[Observation]:
                 yield metrics.GUARD_VERDICTS, labels, number
 
 
-def _seconds(before: datetime, after: datetime) -> float:
+def seconds(before: datetime, after: datetime) -> float:
     """Never negative: gateway, broker, database and worker each have their own clock."""
     return max((after - before).total_seconds(), 0.0)

@@ -12,7 +12,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from pipelines.errors import ReadBeforeRewind
 from pipelines.ledger import counting_queries, staying_queries
-from pipelines.ledger.rows import EventRow, Incoming, Match, Position, Recorded
+from pipelines.ledger.decided import record_decisions
+from pipelines.ledger.rows import Decision, EventRow, Incoming, Match, Position, Recorded
 from pipelines.ledger.states import State
 from pipelines.ledger.tables import events, poison, progress, work
 
@@ -26,6 +27,7 @@ class _Tally:
 
     next_offset: int
     poisoned: list[Incoming] = field(default_factory=list)
+    fresh: list[Incoming] = field(default_factory=list)
     events: int = 0
     duplicates: int = 0
     poison: int = 0
@@ -59,17 +61,25 @@ def record(
         by_partition[item.position.topic, item.position.partition].append(item)
     total = Recorded(0, 0, 0, 0)
     poisoned: list[Incoming] = []
+    fresh: list[Incoming] = []
     for topic, partition in sorted(by_partition):  # one lock order for all dispatchers
         epoch = None if epochs is None else epochs.get((topic, partition), 0)
         tally = _record_partition(connection, by_partition[topic, partition], matched_at, epoch)
         total += Recorded(tally.events, tally.duplicates, tally.poison, tally.matches, tally.missing)
         poisoned += tally.poisoned
+        fresh += tally.fresh
+    record_decisions(connection, fresh)
     _insert_poison(connection, poisoned)  # last, as its counters are shared by all partitions
     return total
 
 
 def record_again(
-    connection: Connection, event: EventRow, matches: Sequence[Match], of: Position, matched_at: datetime
+    connection: Connection,
+    event: EventRow,
+    matches: Sequence[Match],
+    of: Position,
+    matched_at: datetime,
+    decision: Decision | None = None,
 ) -> Recorded:
     """Poison that a person had read again turned out to be an event: write it, exactly once.
 
@@ -79,10 +89,12 @@ def record_again(
         matches: the scenarios that it starts.
         of: the poison's own position, in whose partition's sum it is counted.
         matched_at: when the scenarios were matched.
+        decision: a person's, where it is one.
     """
-    incoming = Incoming(event.position, event, matches)
+    incoming = Incoming(event.position, event, matches, decision=decision)
     known = not _insert_events(connection, {event.event_id: incoming}, matched_at)
     made = 0 if known else _insert_work(connection, [incoming], matched_at)
+    record_decisions(connection, () if known else (incoming,))
     connection.execute(
         update(progress)
         .where((progress.c.topic == of.topic) & (progress.c.partition == of.partition))
@@ -127,9 +139,8 @@ def _record_partition(connection: Connection, items: list[Incoming], matched_at:
     inserted = _insert_events(connection, fresh, matched_at)
     tally.events = len(inserted)
     tally.duplicates += len(fresh) - len(inserted)
-    tally.matches = _insert_work(
-        connection, [fresh[event_id] for event_id in fresh if event_id in inserted], matched_at
-    )
+    tally.fresh = [fresh[event_id] for event_id in fresh if event_id in inserted]
+    tally.matches = _insert_work(connection, tally.fresh, matched_at)
     connection.execute(
         update(progress)
         .where(where)

@@ -54,6 +54,7 @@ class Way:
         runs: that it was in, in their order.
         held: [reason, from, to] (milliseconds since 1970) of what held its scenario up, see `holdups`.
         earlier: work that went first.
+        decision: what a person has decided on its drafts (`fhir_adapters.decision.Verdict`), and when; never who.
         waits: why it waits now, as `overview.Why` has it, and what for; None where it does not.
     """
 
@@ -72,6 +73,7 @@ class Way:
     runs: Sequence[RunRow] = ()
     held: Sequence[Sequence[Any]] = ()
     earlier: Sequence[Earlier] = ()
+    decision: tuple[str, datetime] | None = None
     waits: tuple[str, str, datetime | None] | None = None
 
     @property
@@ -195,5 +197,6 @@ def _way(connection: Connection, row: Any, now: datetime) -> Way:
         runs=[RunRow(r.run_id, r.size, r.decided_at, r.posted_at, r.closed_at) for r in runs],
         held=[one for held in connection.execute(queries.HELD, span).scalars() for one in held],
         earlier=[Earlier(e.id, State(e.state), e.until) for e in connection.execute(queries.BEFORE, earlier)],
+        decision=None if row.verdict is None else (row.verdict, row.decided_at),
         waits=None if waits is None else (waits.why, waits.what or "", waits.until),
     )

@@ -44,8 +44,11 @@ WORK = text(
     """
     SELECT id, scenario, scenario_version, stage, state, run_id, tried_in, attempts, tries, replay, patient_key,
         received_at, durable_at, matched_at, started_at, rules_written_at, context_at, answered_at, guarded_at,
-        written_at, finished_at, error_class, model, created, recognised, journal
-    FROM work WHERE event_id = :event_id ORDER BY id
+        written_at, finished_at, error_class, model, created, recognised, journal,
+        d.verdict, d.decided_at
+    FROM work LEFT JOIN (SELECT work_id, verdict, decided_at FROM decisions WHERE event_id = :event_id) d
+        ON d.work_id = work.id
+    WHERE event_id = :event_id ORDER BY id
     """
 )
 

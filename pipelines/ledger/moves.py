@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import DateTime, Update, bindparam, func, literal, text, update
+from sqlalchemy import DateTime, Text, Update, bindparam, func, literal, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from pipelines.ledger.rows import Inference, WorkItem, Written
@@ -55,8 +55,8 @@ INFERRED = _move(
         **{
             name: bindparam(f"new_{name}", type_=work.c[name].type)
             for name in (
-                "drafts", "model", "prompt_tokens", "completion_tokens", "model_seconds", "findings", "cut_statements",
-                "asked", "verdicts", "counted",
+                "drafts", "model", "model_version", "prompt_tokens", "completion_tokens", "model_seconds", "findings",
+                "cut_statements", "asked", "verdicts", "counted",
             )
         },
         "attempts": 0,
@@ -75,6 +75,7 @@ WRITTEN = _move(
         "written": func.coalesce(work.c.written, literal([], JSONB)).op("||")(bindparam("new_references", type_=JSONB)),
         "created": work.c.created + bindparam("new_created"),
         "recognised": work.c.recognised + bindparam("new_recognised"),
+        "approval": func.coalesce(bindparam("new_approval", type_=Text), work.c.approval),
         "lease": None,
         "lease_until": None,
     },
@@ -96,6 +97,7 @@ def of_inference(inference: Inference, tally: Mapping[str, Any]) -> dict[str, An
     return {
         "new_drafts": dict(inference.drafts),
         "new_model": inference.model,
+        "new_model_version": inference.model_version,
         "new_prompt_tokens": inference.prompt_tokens,
         "new_completion_tokens": inference.completion_tokens,
         "new_model_seconds": inference.model_seconds,
@@ -112,4 +114,5 @@ def of_written(written: Written) -> dict[str, Any]:
         "new_references": list(written.references),
         "new_created": written.created,
         "new_recognised": written.recognised,
+        "new_approval": written.approval,
     }

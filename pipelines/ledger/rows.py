@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from fhir_adapters.decision import Verdict
 from fhir_adapters.trace_context import TraceContext, derived, parse
 from pipelines.errors import PoisonReason
 from pipelines.ledger.states import State
@@ -96,13 +97,34 @@ class Poison:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """What a person has decided on the drafts of a piece of work, as a Task says it.
+
+    Attributes:
+        identity: of the work (`WorkItem.identity`); None where the Task names none.
+        verdict: see `fhir_adapters.decision.Verdict`.
+        who: reference to the person; None where nobody is named.
+        decided_at: timezone-aware.
+    """
+
+    identity: str | None
+    verdict: Verdict
+    who: str | None
+    decided_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Incoming:
-    """One Kafka record on its way into the ledger: an event with its matches, or `poison` (`event` None)."""
+    """One Kafka record on its way into the ledger: an event with its matches, or `poison` (`event` None).
+
+    An event that is a person's decision has it in `decision`, and no matches.
+    """
 
     position: Position
     event: EventRow | None
     matches: Sequence[Match] = ()
     poison: Poison = Poison()
+    decision: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,12 +260,14 @@ class Inference:
         drafts: JSON-able outbox content, as `pipelines.write_back` takes it.
         times: hop -> time (context_at, answered_at, guarded_at).
         model: name of what answered; of a panel all names, joined by "+".
+        model_version: of its weights; of a panel of each.
         tally: of this try.
     """
 
     drafts: Mapping[str, Any]
     times: Mapping[str, datetime]
     model: str | None = None
+    model_version: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
     model_seconds: float = 0.0
@@ -254,11 +278,17 @@ class Inference:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What the FHIR server said to a transaction: references, and how many of them are new."""
+    """What the FHIR server said to a transaction: references, and how many of them are new.
+
+    Attributes:
+        references, created, recognised: of the drafts.
+        approval: reference to the Task that asks a person to decide on them, which is no draft; None without one.
+    """
 
     references: Sequence[str]
     created: int
     recognised: int
+    approval: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

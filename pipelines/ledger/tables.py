@@ -134,6 +134,8 @@ work = Table(
     Column("late", Boolean, nullable=False, server_default=text("false")),  # its deadline passed, and that is counted
     Column("journal", JSONB),  # what became of each try: `pipelines.ledger.tries`
     Column("on_wire", ARRAY(Text)),  # transactions that left, or were to, and that no answer is known to
+    Column("model_version", Text),  # of the weights that answered
+    Column("approval", Text),  # the Task at the FHIR server that asks a person to decide on the drafts
     UniqueConstraint("event_id", "scenario", "scenario_version", "replay", name="work_identity"),
     Index("work_run", "run_id"),
     Index(
@@ -148,6 +150,24 @@ work = Table(
         "id",
         postgresql_where=text("NOT folded AND state IN ('written', 'stale', 'discarded')"),
     ),
+)
+
+#: What a person has decided on the drafts of an identity, replays included: the first verdict, and no text of the Task.
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("work_id", BigInteger, ForeignKey("work.id"), nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("scenario", Text, nullable=False),
+    Column("scenario_version", Text, nullable=False),
+    Column("verdict", Text, nullable=False),  # `fhir_adapters.decision.Verdict`
+    Column("who", Text),  # reference to the Practitioner; of a withdrawal nobody need be named
+    Column("decided_at", _TIME, nullable=False),
+    Column("received_at", _TIME, nullable=False),
+    Column("folded", Boolean, nullable=False, server_default=text("false")),
+    UniqueConstraint("event_id", "scenario", "scenario_version", name="decisions_identity"),
+    Index("decisions_to_fold", "id", postgresql_where=text("NOT folded")),
 )
 
 #: One row per Airflow run that was decided on, before it is asked for.

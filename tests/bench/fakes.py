@@ -17,6 +17,7 @@ import httptools
 import orjson
 import uvloop
 
+from fhir_adapters.approval import asks_for_approval
 from pipelines.stack.schema_sample import least
 
 NAME = "bench-fake"
@@ -72,6 +73,8 @@ class Hospital:
             if created:
                 self._number += 1
                 self._made[key] = f"{kind}/{self._number}"
+            if asks_for_approval(entry["resource"]):
+                kind = "Task approve"  # beside the Task that a red flag makes: one each is right
             if kind == "Provenance":
                 event = _event(entry["resource"])
             elif kind != "Device":

@@ -42,6 +42,9 @@ _OBJECT = "(CASE jsonb_typeof({0}) WHEN 'object' THEN {0} END)"
 _ASKED = (
     f"FROM work, jsonb_each{_OBJECT.format('asked')} a (model, spent) WHERE state IN ('written', 'stale', 'discarded')"
 )
+#: Decisions on work that is finished, and of these the verdicts on drafts that were written.
+_DECIDED = "FROM decisions d JOIN work w ON w.id = d.work_id WHERE state IN ('written', 'stale', 'discarded')"
+_ON_DRAFTS = f"{_DECIDED} AND verdict <> 'withdrawn' AND written_at IS NOT NULL"
 _MODEL = "model AS gen_ai_request_model, scenario"
 TRUTH: dict[tuple[str, str], str] = {
     (metrics.WORK_FINISHED.name, ""): f"SELECT scenario, stage, state, coalesce(model, 'none') AS model, count(*) AS n"
@@ -94,6 +97,14 @@ TRUTH: dict[tuple[str, str], str] = {
     ): "SELECT scenario, g.guard, c.code, x.action, sum(x.n::text::float) AS n FROM work,"
     f" jsonb_each{_OBJECT.format('verdicts')} g (guard, codes), jsonb_each(g.codes) c (code, actions),"
     " jsonb_each(c.actions) x (action, n) WHERE state IN ('written', 'stale', 'discarded') GROUP BY 1, 2, 3, 4",
+    (metrics.DECISIONS.name, ""): "SELECT w.scenario, coalesce(model, 'none') AS model, verdict,"
+    f" coalesce(model_version, 'none') AS model_version, count(*) AS n {_DECIDED} AND verdict <> 'withdrawn'"
+    " GROUP BY 1, 2, 3, 4",
+    (metrics.DRAFT_TO_DECISION.name, "_count"): f"SELECT w.scenario, count(*) AS n {_ON_DRAFTS} GROUP BY 1",
+    (metrics.DRAFT_TO_DECISION.name, "_sum"): "SELECT w.scenario,"
+    f" sum(greatest(extract(epoch FROM decided_at - written_at), 0)) AS n {_ON_DRAFTS} GROUP BY 1",
+    (metrics.DECISIONS_WAITING.name, ""): "SELECT scenario, count(DISTINCT (event_id, scenario_version)) AS n"
+    f" {_ROWS} AND approval IS NOT NULL AND id NOT IN (SELECT d.work_id {_DECIDED}) GROUP BY 1",
     (metrics.HOOK_ERRORS.name, ""): "SELECT l.labels::jsonb->>'plugin' AS plugin, l.labels::jsonb->>'hook' AS hook,"
     " l.labels::jsonb->>'scenario' AS scenario, sum(l.n::text::float) AS n FROM work,"
     f" jsonb_each({_OBJECT.format('counted')}->'{metrics.HOOK_ERRORS.name}')"

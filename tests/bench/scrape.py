@@ -31,6 +31,7 @@ from monitoring.metrics import SCENARIO_INFO
 from monitoring.series import Size, combinations
 from pipelines.ledger import Ledger, engine, migrate
 from pipelines.ledger.fold import count_overdue, fold_all
+from pipelines.ledger.fold_decisions import fold_decisions
 from pipelines.ledger.overview import Promise, Surroundings, overview, timeliness
 from pipelines.ledger.snapshot import snapshot
 from tests.bench.figures import Result, Say, main
@@ -40,7 +41,7 @@ SCENARIOS = [(one["scenario"], one["stage"]) for one in combinations(SCENARIO_IN
 OPEN = 300
 ROUNDS = 7
 #: Tables that grow with what was ever done.
-GROWING = {"work", "events", "runs"}
+GROWING = {"work", "events", "runs", "decisions"}
 #: What may cost more at 1,000,000 rows than at 10,000, as a factor: an index is a little deeper.
 MOST = 2.0
 #: Seconds below which a difference is noise.
@@ -64,7 +65,7 @@ _FILL = (
     INSERT INTO work (event_id, scenario, scenario_version, stage, patient_key, source, state, run_id, not_before,
         model, received_at, durable_at, matched_at, dispatched_at, started_at, context_at, answered_at, guarded_at,
         written_at, finished_at, prompt_tokens, completion_tokens, model_seconds, findings, cut_statements, created,
-        asked, verdicts, written, folded)
+        asked, verdicts, written, folded, model_version, approval)
     SELECT 'e' || i, (CAST(:scenarios AS text[]))[1 + i % 84], '1',
         split_part((CAST(:scenarios AS text[]))[1 + i % 84], '.', 1), 'p' || i % 50000, 'source-' || i % 20,
         'written', 'run' || i / 10, t, 'model-' || i % 4,
@@ -74,9 +75,17 @@ _FILL = (
         jsonb_build_object('model-' || i % 4, jsonb_build_object('requests', 1, 'seconds', 1.5, 'prompt_tokens', 500,
             'completion_tokens', 60, 'cost', 0.01, 'currency', 'CNY')),
         jsonb_build_object('numbers', jsonb_build_object('number-unsupported', jsonb_build_object('cut', 1))),
-        '["Composition/1", "Provenance/2"]'::jsonb, :folded
+        '["Composition/1", "Provenance/2"]'::jsonb, :folded, '1', 'Task/' || i
     FROM generate_series(CAST(:first AS integer), CAST(:last AS integer)) i,
         (SELECT now() - interval '1 day' AS t, interval '0.1 s' AS s) AS at
+    """,
+    """
+    INSERT INTO decisions (work_id, event_id, scenario, scenario_version, verdict, who, decided_at, received_at, folded)
+    SELECT w.id, w.event_id, w.scenario, w.scenario_version,
+        (ARRAY['accepted', 'edited', 'rejected', 'withdrawn'])[1 + i / 2 % 4], 'Practitioner/' || i % 100,
+        w.written_at + i % 1000 * interval '1 minute', now(), :folded
+    FROM generate_series(CAST(:first AS integer), CAST(:last AS integer), 2) i,
+        LATERAL (SELECT * FROM work WHERE event_id = 'e' || i LIMIT 1) w
     """,
 )
 
@@ -141,6 +150,14 @@ def questions(database: Engine, url: str, size: int) -> dict[str, Ask]:
         fold_all(database, deadlines=DEADLINES)
         return time.monotonic() - began
 
+    def fold_decided() -> float:
+        first = next(fresh)
+        fill(database, first, first + 999)
+        fold_all(database, deadlines=DEADLINES)
+        began = time.monotonic()
+        fold_decisions(database)
+        return time.monotonic() - began
+
     def take_and_close() -> None:
         run = ledger.take_run(scenario, 10)
         ledger.close_finished_runs()
@@ -152,6 +169,8 @@ def questions(database: Engine, url: str, size: int) -> dict[str, Ask]:
         "snapshot of the ledger": lambda: snapshot(database),
         "fold of 1,000 fresh rows": fold_thousand,
         "fold of nothing": lambda: fold_all(database, deadlines=DEADLINES),
+        "fold of 500 decisions": fold_decided,
+        "fold of no decisions": lambda: fold_decisions(database),
         "count what is overdue": lambda: count_overdue(database, DEADLINES),
         "dispatcher: backlog": ledger.backlog,
         "dispatcher: take a run, close finished ones": take_and_close,

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, text
 from monitoring import metrics
 from monitoring.ledger_collector import LedgerCollector, Objective
 from pipelines.ledger.fold import canonical, fold_all
+from pipelines.ledger.fold_decisions import fold_decisions
 from pipelines.ledger.snapshot import snapshot
 from tests.bench import metrics_exact, scrape
 
@@ -25,6 +26,7 @@ def test_a_folded_ledger_differs_from_its_rows_in_nothing(ledger_engine: Engine)
         connection.execute(text("UPDATE work SET counted = :counted WHERE id % 50 = 0"), {"counted": counted})
     objectives = [Objective(name, stage, "1", 600.0) for name, stage in scrape.SCENARIOS]
     fold_all(ledger_engine, 60, deadlines=scrape.DEADLINES)
+    assert fold_decisions(ledger_engine, 60) == 250
     registry = CollectorRegistry()
     registry.register(LedgerCollector(lambda: snapshot(ledger_engine), objectives))
     page = metrics_exact.read(generate_latest(registry).decode())

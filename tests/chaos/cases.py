@@ -17,10 +17,10 @@ SOURCE = "ward"
 NOTE, TRIAGE = "in_visit.admission_note", "pre_visit.triage"
 SCENARIOS = (NOTE, TRIAGE)
 
-#: scenario -> the names of the drafts that a written event has.
+#: scenario -> the names of the drafts that a written event has, and of the Task that asks a person to decide on them.
 DRAFTS = {
-    NOTE: frozenset({"note", "document"}),
-    TRIAGE: frozenset({"red-flag-chest-pain-acs", "urgent-review", "acuity", "department"}),
+    NOTE: frozenset({"note", "document", "approve"}),
+    TRIAGE: frozenset({"red-flag-chest-pain-acs", "urgent-review", "acuity", "department", "approve"}),
 }
 _LETTERS = "abcdefghij"
 WORD = re.compile(r"quokka[a-j]+")

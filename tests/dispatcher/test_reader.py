@@ -7,14 +7,16 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fhir_adapters.decision import Verdict
 from fhir_adapters.event import ClinicalEvent
 from pipelines.dispatcher.matching import Reader
 from pipelines.envelope import pack
-from pipelines.ledger import Match
+from pipelines.ledger import Decision, Incoming, Match
 
 MATCH = Match("in_visit.note", "1", "in_visit")
 CANARY = "王小明"
@@ -48,6 +50,56 @@ def test_what_starts_nothing_is_an_event_all_the_same(unwanted: dict[str, Any]):
     incoming = Reader({"Encounter"}, never).read(record(**unwanted))
     assert incoming.event is not None
     assert incoming.matches == ()
+
+
+TASK = {
+    "resourceType": "Task",
+    "meta": {
+        "security": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "AIAST"}],
+        "tag": [{"system": "urn:careloom:draft", "code": "e:in_visit.note:1:approve"}],
+    },
+    "status": "completed",
+    "code": {"coding": [{"system": "http://hl7.org/fhir/CodeSystem/task-code", "code": "approve"}]},
+    "owner": {"reference": "Practitioner/wang"},
+}
+
+
+def read_task(**changed: Any) -> Incoming:
+    body = orjson.dumps({**TASK, **changed})
+    return Reader({"Task"}, lambda resource: (MATCH,)).read(record(body, kind="Task"))
+
+
+def test_a_task_that_a_person_has_decided_on_is_a_decision_and_starts_nothing():
+    incoming = read_task(lastModified="2026-11-22T12:00:00Z")
+    assert incoming.event is not None
+    assert incoming.matches == ()
+    at = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    assert incoming.decision == Decision("e:in_visit.note:1", Verdict.ACCEPTED, "Practitioner/wang", at)
+
+
+def test_a_decision_that_does_not_say_when_was_made_when_the_server_or_the_gateway_had_it():
+    incoming = read_task()
+    assert incoming.event is not None and incoming.decision is not None
+    assert incoming.decision.decided_at == incoming.event.received_at
+
+
+def test_a_task_that_asks_for_approval_starts_nothing_before_it_is_decided_on_either():
+    incoming = read_task(status="in-progress")
+    assert incoming.event is not None
+    assert (incoming.matches, incoming.decision) == ((), None)
+
+
+def test_a_task_of_the_hospital_s_own_starts_what_it_starts_and_decides_nothing():
+    incoming = read_task(meta={}, description='please "approve" the leave')
+    assert (incoming.matches, incoming.decision) == ((MATCH,), None)
+
+
+def test_a_decision_is_heard_where_no_scenario_waits_for_tasks_and_of_no_other_task_the_body_is_opened():
+    incoming = reader().read(record(orjson.dumps(TASK), kind="Task"))
+    assert incoming.decision is not None
+    assert reader().read(record(b"{not opened", kind="Task")).event is not None
+    deleted = reader().read(record(b"", kind="Task", change="deleted"))
+    assert deleted.event is not None and deleted.decision is None
 
 
 @pytest.mark.parametrize(

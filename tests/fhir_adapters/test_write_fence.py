@@ -47,6 +47,7 @@ def transaction(who: str, *, flags: int = 2) -> dict[str, Any]:
         author=Author("rules", "careloom", "1"),
         origin=Origin("in_visit.note", "1", None, "Patient/fenced/_history/1"),
         recorded=NOW,
+        approval="please decide",
     ).bundle
 
 
@@ -64,6 +65,8 @@ async def drafts(client: FhirClient, who: str, *, flags: int = 2) -> int:
         tag = {"_tag": f"{DRAFT_SYSTEM}|{who}:flag{number}"}
         for reading in (await client.search("Flag", tag)).resources:
             found += all(tag["system"] != FENCE_TAG for tag in reading.resource["meta"]["tag"])
+    tasks = (await client.search("Task", {"_tag": f"{DRAFT_SYSTEM}|{who}:approve"})).resources
+    assert len(tasks) == (1 if found else 0)  # it is there with its drafts, and fenced off with them
     return found
 
 

@@ -237,7 +237,9 @@ def test_nothing_is_lost_doubled_or_out_of_order(
     ledger_engine: Engine, make: Any, steps: list[str], chance: random.Random
 ):
     with ledger_engine.begin() as connection:
-        connection.execute(text("TRUNCATE work, events, runs, progress, failures, switches, samples, breakers"))
+        connection.execute(
+            text("TRUNCATE decisions, work, events, runs, progress, failures, switches, samples, breakers")
+        )
     world = World(Ledger(ledger_engine, max_attempts=2, backoff=1e-9), ledger_engine, make, chance)
     for step in steps:
         getattr(world, step)()

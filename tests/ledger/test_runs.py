@@ -306,4 +306,6 @@ def test_of_whatever_versions_exactly_one_is_not_superseded(ledger: Ledger, make
 
 def _empty(ledger_engine: Engine) -> None:
     with ledger_engine.begin() as connection:
-        connection.execute(text("TRUNCATE work, events, runs, progress, failures, switches, subscriptions, samples"))
+        connection.execute(
+            text("TRUNCATE decisions, work, events, runs, progress, failures, switches, subscriptions, samples")
+        )

@@ -106,7 +106,7 @@ def full_ledger(size: Size) -> LedgerCollector:
 def samples(metric: Metric, size: Size) -> Iterator[Sample]:
     """As `pipelines.ledger.fold` keeps them, every bucket hit."""
     for labels in combinations(metric, size):
-        if metric.kind == "counter":
+        if metric.kind != "histogram":
             yield Sample(metric.name, labels, 1.0)
             continue
         for bound_ in (*metric.buckets, float("inf")):

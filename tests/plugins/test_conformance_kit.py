@@ -49,6 +49,7 @@ def with_value(**values: Any) -> Callable[..., Any]:
     ("says", "drafts"),
     [
         ("two drafts have one name", spoilt(lambda draft: replace(draft, name="same"))),
+        ("is called 'approve'", spoilt(lambda draft: replace(draft, name="approve"))),
         ("has an id", with_value(id="1")),
         ("code-invalid", with_value(status="done")),
         ("refers to Condition/77", with_value(encounter={"reference": "Condition/77"})),

@@ -181,7 +181,13 @@ def test_triage_writes_red_flags_and_its_drafts_with_two_provenances_and_an_hone
     (flag,) = found(real, "Flag")
     assert devices[flag["author"]["reference"]]["type"]["text"] == "Rules engine"
     provenances = found(real, "Provenance")
-    assert {target["reference"] for p in provenances for target in p["target"]} == set(row.written)
+    assert {target["reference"] for p in provenances for target in p["target"]} == {*row.written, row.approval}
+    [approval] = [task for task in found(real, "Task") if f"Task/{task['id']}" == row.approval]
+    assert approval["requester"] == risk["performer"]
+    assert {one["valueReference"]["reference"].split("/")[0] for one in approval["input"]} == {
+        "RiskAssessment",
+        "ServiceRequest",
+    }
     assert all(p["entity"][0]["what"]["reference"].startswith("Appointment/visit") for p in provenances)
 
 
