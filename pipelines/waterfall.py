@@ -114,7 +114,16 @@ def hops(journey: Journey, way: Way) -> list[Hop]:
         found.append(Hop("discarded by a person", Kind.MARK, way.at["finished"], way.at["finished"]))
     elif way.state is State.STALE and not any(hop.what == _WORKED["stale"] for hop in found):
         found.append(Hop(_WORKED["stale"], Kind.MARK, way.at["finished"], way.at["finished"]))
-    return found
+    return [*found, *_decided(way)]
+
+
+def _decided(way: Way) -> Iterator[Hop]:
+    """The wait for a person, once it is over; a decision is dated by another clock than ours."""
+    if way.decision is None:
+        return
+    verdict, at = way.decision
+    since = way.at.get("written", at)
+    yield Hop("decided", Kind.WAIT, since, max(at, since), f"{verdict} by a person")
 
 
 def _arrival(journey: Journey, way: Way) -> Iterator[Hop]:

@@ -45,8 +45,9 @@ def demo(
     """Carry real patients' events through the whole stack to FHIR drafts.
 
     Starts everything, loads the patients into the hospital's FHIR server, plays their journeys through all three
-    stages, shows the progress and what was written, and stops what it started. The last line is one JSON object.
-    A second run delivers the same events again and writes nothing new.
+    stages, has a made-up clinician decide on most of the drafts, shows the progress and what was written, and stops
+    what it started. The last line is one JSON object. A second run delivers the same events again, and neither writes
+    nor decides anything new.
 
     Example: careloom demo --stand-in --patients 3
     """
@@ -69,7 +70,7 @@ def demo(
 
 def _run(stack: Stack, began: float, count: int | None, save: Path | None) -> Report:
     from pipelines.config import load
-    from pipelines.demo import hospital, play, report, seen
+    from pipelines.demo import clinician, hospital, play, report, seen
     from pipelines.ledger import Ledger, engine
     from pipelines.ledger.journal import created, pieces
 
@@ -92,10 +93,14 @@ def _run(stack: Stack, began: float, count: int | None, save: Path | None) -> Re
     try:
         created_before = created(database)
         played = play.play(config, database, server, people, _Progress(began, stand_in=config.model.stand_in))
-        if not seen.after_the_last_draft(prometheus):
+        decided = clinician.decide(server, played.event_ids)
+        _say(began, f"the demo's clinician has decided on {sum(decided.values())} drafts")
+        decisions = clinician.await_decisions(database, server, played.event_ids)
+        counted = seen.after_the_decisions(prometheus, sum(decisions.values()))
+        if not (seen.after_the_last_draft(prometheus) and counted):
             _say(began, "Prometheus has not seen the end yet; its dashboards may miss it")
         work = pieces(database, played.event_ids)
-        drafts = server.drafts(reference.split("/")[0] for piece in work for reference in piece.references)
+        drafts = server.drafts({"Task", *(ref.split("/")[0] for piece in work for ref in piece.references)})
         if save is not None:
             save.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in drafts), encoding="utf-8")
         return report.Report(
@@ -104,6 +109,8 @@ def _run(stack: Stack, began: float, count: int | None, save: Path | None) -> Re
             replayed=played.replayed,
             drafts=report.drafts_by_scenario(work),
             new=created(database) - created_before,
+            decided=decided,
+            decisions=decisions,
             unaccounted=Ledger(database).account().unaccounted,
             written_twice=hospital.doubles(drafts),
             unwritten=report.unwritten(work),
@@ -160,6 +167,8 @@ def _print(report: Report) -> None:
     for name, hop in report.hops.items():
         hops.add_row(name, f"{hop.p50:.3f}", f"{hop.p95:.3f}")
     console.print(hops)
+    said = ", ".join(f"{count} {verdict}" for verdict, count in report.decisions.items()) or "none"
+    console.print(f"decisions of the demo's clinician: {said}; {sum(report.decided.values())} of them in this run")
     console.print(
         f"{report.events} events ({report.replayed} delivered again), {report.new} new resources, "
         f"{report.unaccounted} unaccounted for, {report.written_twice} written twice, {report.seconds:.0f} s"

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from fhir_adapters.decision import is_ours
 from fhir_adapters.write_fence import is_fence
 from pipelines.demo.journeys import Step
 from pipelines.errors import CareloomError
@@ -147,6 +148,22 @@ class HospitalServer:
         """The bytes of the step's version, as the server keeps it."""
         return self._ask("GET", f"{step.path}/_history/{step.version}").content
 
+    def get(self, path: str) -> dict[str, Any]:
+        """A resource as it is now, by "Type/id"."""
+        found: dict[str, Any] = self._ask("GET", path).json()
+        return found
+
+    def put(self, resource: Mapping[str, Any]) -> None:
+        """Write a resource, over the very version that was read where it was read."""
+        version = resource.get("meta", {}).get("versionId")
+        path = f"{resource['resourceType']}/{resource['id']}"
+        body = json.dumps(resource, ensure_ascii=False).encode()
+        self._ask("PUT", path, content=body, headers={"if-match": f'W/"{version}"'} if version else {})
+
+    def approvals(self) -> list[dict[str, Any]]:
+        """Every Task by which careloom asks for a decision, whatever has become of it."""
+        return [task for task in self._search("Task?_security=AIAST&_count=200") if is_ours(task)]
+
     def drafts(self, types: Iterable[str]) -> list[dict[str, Any]]:
         """Every resource of these types with the label of an AI's work, and all Provenances and Devices; no fences."""
         labelled = [one for kind in sorted(set(types)) for one in self._search(f"{kind}?_security=AIAST&_count=200")]
@@ -161,10 +178,16 @@ class HospitalServer:
             following = next((link["url"] for link in page.get("link", []) if link["relation"] == "next"), None)
 
     def _ask(
-        self, method: str, url: str, *, content: bytes | None = None, allowed: tuple[int, ...] = ()
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes | None = None,
+        allowed: tuple[int, ...] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         try:
-            answer = self._http.request(method, url, content=content)
+            answer = self._http.request(method, url, content=content, headers=headers)
         except httpx.HTTPError as error:
             raise CareloomError(f"the hospital's FHIR server does not answer: {type(error).__name__}") from None
         if answer.is_error and answer.status_code not in allowed:

@@ -30,6 +30,8 @@ class Report:
         replayed: of these, how many had happened in an earlier run and were only delivered again.
         drafts: resources at the FHIR server, by scenario.
         new: resources that this run created there.
+        decided: verdict -> decisions that the demo's clinician made in this run, by PUT at the FHIR server.
+        decisions: verdict -> decisions on these events' drafts in the ledger, earlier runs' included.
         unaccounted: records or pieces of work that are nowhere; must be 0.
         written_twice: drafts that stand at the FHIR server more often than once; must be 0.
         unwritten: state -> pieces of work that ended otherwise than written.
@@ -41,6 +43,8 @@ class Report:
     replayed: int
     drafts: dict[str, int]
     new: int
+    decided: dict[str, int]
+    decisions: dict[str, int]
     unaccounted: int
     written_twice: int
     unwritten: dict[str, int]

@@ -20,6 +20,8 @@ _LOOK_EVERY = 0.5
 _ALL_UP = "min(timestamp(up)) > {since} and min(up) == 1"
 #: And the exporter then had every finished piece of work in its counters.
 _ALL_COUNTED = "careloom_work_unfolded_items == 0 and timestamp(careloom_work_unfolded_items) > {since}"
+#: And every decision.
+_ALL_DECIDED = "sum(careloom_decisions_total) >= {decisions}"
 
 
 def before_the_first_event(prometheus: str | None) -> bool:
@@ -46,6 +48,11 @@ def after_the_last_draft(prometheus: str | None) -> bool:
         return False
     counted = time.time()
     return _until(lambda: _ruled_since(prometheus, counted))
+
+
+def after_the_decisions(prometheus: str | None, decisions: int) -> bool:
+    """Wait until so many decisions of persons were seen, counted over everything; as above."""
+    return prometheus is None or _until(lambda: bool(_ask(prometheus, _ALL_DECIDED.format(decisions=decisions))))
 
 
 def _ruled_since(prometheus: str, since: float) -> bool:

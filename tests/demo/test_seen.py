@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from pipelines.demo import seen
 
@@ -28,9 +28,10 @@ def free_port() -> int:
 
 @pytest.fixture
 def unfolded() -> Iterator[tuple[Gauge, int]]:
-    """What the exporter's page says is not counted yet, and the page's port."""
+    """What the exporter's page says is not counted yet, and the page's port; two decisions are."""
     registry, port = CollectorRegistry(), free_port()
     gauge = Gauge("careloom_work_unfolded_items", "of the test", registry=registry)
+    Counter("careloom_decisions_total", "of the test", registry=registry).inc(2)
     server, thread = start_http_server(port, "127.0.0.1", registry)
     yield gauge, port
     server.shutdown()
@@ -62,6 +63,7 @@ def prometheus(tmp_path: Path, unfolded: tuple[Gauge, int]) -> Iterator[str]:
 
 def test_it_goes_on_when_every_process_was_looked_at_and_all_that_was_done_is_counted(prometheus: str) -> None:
     assert seen.before_the_first_event(prometheus)
+    assert seen.after_the_decisions(prometheus, 2)
     assert seen.after_the_last_draft(prometheus)
 
 
@@ -72,9 +74,11 @@ def test_it_says_so_where_something_is_not_counted_or_nobody_answers(
     unfolded[0].set(1)
     monkeypatch.setattr(seen, "PATIENCE", 3.0)
     assert not seen.after_the_last_draft(prometheus)
+    assert not seen.after_the_decisions(prometheus, 3)
     assert not seen.before_the_first_event(f"http://127.0.0.1:{free_port()}")
 
 
 def test_without_prometheus_nothing_is_waited_for() -> None:
     assert seen.before_the_first_event(None)
+    assert seen.after_the_decisions(None, 1)
     assert seen.after_the_last_draft(None)

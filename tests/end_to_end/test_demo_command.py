@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from fhir_adapters.approval import asks_for_approval
+from fhir_adapters.decision import decision_of
 from fhir_adapters.drafts import SCENARIO_TAG
 from plugins.manager import load
 from plugins.scenario import Stage
@@ -74,6 +76,17 @@ def test_every_draft_is_labelled_and_its_provenance_names_the_model(first: Run) 
     assert drafted <= described
 
 
+def test_every_decision_of_the_demos_clinician_is_in_the_ledger_with_its_verdict(first: Run) -> None:
+    put, kept = first.report["decided"], first.report["decisions"]
+    assert put == kept
+    assert put["accepted"] > put["edited"] > put["rejected"] > 0
+    tasks = [draft for draft in first.drafts if asks_for_approval(draft)]
+    said = Counter(one.verdict.value for task in tasks if (one := decision_of(task)) is not None)
+    assert said == put
+    assert any(task["status"] == "requested" for task in tasks)
+    assert len(tasks) == len({task["identifier"][0]["value"] for task in tasks})
+
+
 def test_no_process_is_left_after_the_first_run(first: Run) -> None:
     assert first.processes_left == []
 
@@ -85,6 +98,8 @@ def test_a_second_run_over_the_same_events_writes_nothing_new(first: Run, second
     assert second.report["unaccounted"] == 0
     assert second.report["written_twice"] == 0
     assert second.report["drafts"] == first.report["drafts"]
+    assert sum(second.report["decided"].values()) == 0
+    assert second.report["decisions"] == first.report["decisions"]
     assert second.processes_left == []
 
 

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("grafana_foundation_sdk", reason="grafana-foundation-sdk is a development dependency")
 
+from fhir_adapters.approval import asks_for_approval
 from monitoring.dashboards.__main__ import BOARDS
 from monitoring.dashboards.description import Board, Panel
 from pipelines.stack import statsd
@@ -93,6 +94,20 @@ def test_the_variables_offer_every_installed_scenario_and_stage(demo: Demo) -> N
     for stage in ("pre_visit", "in_visit", "post_visit"):
         offered = asked.values_of("scenario", f'careloom_scenario_info{{stage=~"{stage}"}}', demo.end)
         assert offered == sorted(name for name in scenarios if name.startswith(f"{stage}."))
+
+
+def test_the_exporter_showed_every_decision_that_was_put_by_its_verdict_and_took_all_of_them(
+    demo: Demo, first: Run
+) -> None:
+    asked = Answers(demo.url)
+    shown = asked.at("sum by (verdict) (careloom_decisions_total)", demo.end)
+    assert {one["metric"]["verdict"]: float(one["value"][1]) for one in shown} == first.report["decided"]
+    [untaken] = asked.at("sum(careloom_decisions_not_taken_total)", demo.end)
+    assert float(untaken["value"][1]) == 0
+    [waiting] = asked.at("sum(careloom_decisions_waiting_items)", demo.end)
+    assert float(waiting["value"][1]) == sum(
+        asks_for_approval(draft) and draft["status"] == "requested" for draft in first.drafts
+    )
 
 
 @pytest.mark.parametrize("scenario", CHOSEN)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ import typer
 from sqlalchemy import text
 from typer.testing import CliRunner
 
+from fhir_adapters.decision import Verdict
 from fhir_adapters.errors import FhirUnavailable
 from pipelines.cli.trace import trace
 from pipelines.errors import LedgerError
-from pipelines.ledger import State
+from pipelines.ledger import Decision, EventRow, Incoming, Position, State
 from pipelines.ledger.holdups import Holdup, Holdups
 from pipelines.ledger.journey import find, journey, last, slowest
 from pipelines.waterfall import Hop, Kind, hops
@@ -186,3 +189,39 @@ def test_the_command_shows_a_waterfall_with_the_run_in_airflow_and_nothing_of_th
         assert key not in said
     assert called(house, tmp_path).exit_code == 2
     assert called(house, tmp_path, "--slowest", "soon").exit_code == 2
+
+
+def test_a_decision_is_the_last_hop_with_its_verdict_and_wait_and_without_a_name(house: Any, tmp_path: Path) -> None:
+    house.enter(80)
+    house.carry()
+    [row] = house.rows()
+    told = decided(house, row.event_id, row.written_at + timedelta(hours=2))
+    house.ledger.record([told])
+    hop = waterfall(house)[-1]
+    assert (hop.what, hop.kind, hop.detail) == ("decided", Kind.WAIT, "rejected by a person")
+    assert hop.seconds(row.written_at) == 7200
+    for shown in (called(house, tmp_path, "--last").output, called(house, tmp_path, "--last", "--json").output):
+        assert "decided" in shown
+        assert "wang" not in shown
+
+
+def test_a_decision_that_another_clock_dates_before_the_drafts_waited_no_time(house: Any) -> None:
+    house.enter(80)
+    house.carry()
+    [row] = house.rows()
+    house.ledger.record([decided(house, row.event_id, row.written_at - timedelta(minutes=1))])
+    assert waterfall(house)[-1].seconds(row.written_at) == 0
+
+
+def decided(house: Any, event_id: str, at: datetime) -> Incoming:
+    """The event of the Task by which a person has rejected the drafts of an event."""
+    position = Position("careloom.events", 0, house.entered)
+    event = replace(journey_event(house, event_id), event_id="task", resource_type="Task", position=position)
+    decision = Decision(f"{event_id}:in_visit.watch:1", Verdict.REJECTED, "Practitioner/wang", at)
+    return Incoming(position, event, decision=decision)
+
+
+def journey_event(house: Any, event_id: str) -> EventRow:
+    with house.engine.connect() as connection:
+        row = connection.execute(text("SELECT * FROM events WHERE event_id = :id"), {"id": event_id}).one()
+    return EventRow.of(row)
