@@ -64,7 +64,7 @@ class Wanted:
 def switch(house: House, visitor: Visitor, *, kind: str, name: str, to: str, why: str) -> Said:
     """Switch a scenario, a model or everything off, for which a reason is needed, or on.
 
-    The ledger keeps who has switched off what is off, and why; of switching on, Airflow's audit log keeps who and when.
+    The ledger keeps who has turned what, and why (`careloom switch history`); Airflow's audit log keeps who and when.
 
     Raises:
         HTTPException: not permitted (403), no reason, or nothing of that name (400).
@@ -79,7 +79,9 @@ def switch(house: House, visitor: Visitor, *, kind: str, name: str, to: str, why
             inside.ledger.switch_off(kind, name, by=visitor.name, why=_reason(why))
             said = Said("off")
         else:
-            said = Said("on" if inside.ledger.switch_on(kind, name) else "was-on")
+            said = Said(
+                "on" if inside.ledger.switch_on(kind, name, by=visitor.name, why=why and _reason(why)) else "was-on"
+            )
     house.changed()
     access.note(visitor, f"switch_{to}", {"kind": kind, "name": name}, name if kind == "scenario" else None)
     return said

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import json
+from datetime import UTC
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -28,7 +30,8 @@ class Kind(StrEnum):
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="careloom.toml; else CARELOOM_CONFIG.")]
 What = Annotated[Kind, typer.Argument(help="What to switch.")]
 Name = Annotated[str, typer.Argument(help="The scenario's id or the model's name; nothing for everything.")]
-By = Annotated[str, typer.Option(help="Who decides; stands in the ledger.")]
+By = Annotated[str, typer.Option(help="Who decides; stands in the ledger. You, when left out.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
 @app.command()
@@ -48,11 +51,17 @@ def off(
 
 
 @app.command()
-def on(kind: What, name: Name = "", config: ConfigFile = None) -> None:
+def on(
+    kind: What,
+    name: Name = "",
+    why: Annotated[str, typer.Option(help="Stands in the ledger, for whoever asks later.")] = "",
+    by: By = "",
+    config: ConfigFile = None,
+) -> None:
     """Switch on again; what waited goes on."""
     _check(kind, name)
     with ledger_of(config) as ledger:
-        was_off = ledger.switch_on(kind.value, name)
+        was_off = ledger.switch_on(kind.value, name, by=by or getpass.getuser(), why=why)
     typer.echo(f"{_called(kind, name)} is on" + ("" if was_off else " (it was not off)"))
 
 
@@ -65,6 +74,27 @@ def list_(config: ConfigFile = None) -> None:
     for row in switches:
         table.add_row(row.kind, row.name, row.by, row.why, f"{row.since:%Y-%m-%d %H:%M:%S}")
     Console().print(table if switches else "nothing is switched off")
+
+
+@app.command()
+def history(
+    limit: Annotated[int, typer.Option(min=1, help="So many of the last ones.")] = 50,
+    as_json: Json = False,
+    config: ConfigFile = None,
+) -> None:
+    """Show who has turned which switch when, off and on again, and why; newest first."""
+    with ledger_of(config) as ledger:
+        turned = ledger.switchings(limit)
+    if as_json:
+        for row in turned:
+            said = {"at": row.at.isoformat(), "kind": row.kind, "name": row.name, "off": row.off}
+            typer.echo(json.dumps({**said, "by": row.by, "why": row.why}, ensure_ascii=False))
+        return
+    table = Table("at", "what", "name", "to", "by", "why")
+    for row in turned:
+        at = f"{row.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+        table.add_row(at, row.kind, row.name, "off" if row.off else "on", row.by, row.why)
+    Console().print(table if turned else "no switch was ever turned")
 
 
 def _check(kind: Kind, name: str) -> None:

@@ -213,6 +213,19 @@ switches = Table(
     Column("since", _TIME, nullable=False),
 )
 
+#: Each time that somebody has turned a switch, either way. No row is ever changed.
+switchings = Table(
+    "switchings",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("off", Boolean, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("at", _TIME, nullable=False),
+)
+
 #: The last event number seen of each subscription (FHIR Subscriptions: eventsSinceSubscriptionStart).
 subscriptions = Table(
     "subscriptions",

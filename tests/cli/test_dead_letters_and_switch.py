@@ -86,6 +86,20 @@ def test_what_is_switched_off_is_listed_until_it_is_on_again(careloom, ledger: L
     assert "was not off" in careloom(switch.app, "on", *what).output
 
 
+def test_who_turned_what_and_why_is_told_also_of_what_is_on_again(careloom, ledger: Ledger):
+    assert careloom(switch.app, "history").output.strip() == "no switch was ever turned"
+    careloom(switch.app, "off", "everything", "--why", "a drill", "--by", "dr-wu")
+    careloom(switch.app, "on", "everything", "--why", "it is over", "--by", "dr-li")
+    careloom(switch.app, "on", "everything", "--by", "nobody")  # it was not off: nothing was turned
+    told = [json.loads(line) for line in careloom(switch.app, "history", "--json").output.splitlines()]
+    assert [(one["off"], one["by"], one["why"]) for one in told] == [
+        (False, "dr-li", "it is over"),
+        (True, "dr-wu", "a drill"),
+    ]
+    shown = careloom(switch.app, "history", "--limit", "1").output
+    assert "dr-li" in shown and "dr-wu" not in shown
+
+
 @pytest.mark.parametrize("wrong", [("everything", "x"), ("scenario",), ("model",)])
 def test_a_switch_without_its_name_or_with_one_too_many_is_refused(careloom, ledger: Ledger, wrong: tuple[str, ...]):
     assert careloom(switch.app, "off", *wrong, "--why", "x").exit_code == 2

@@ -177,7 +177,7 @@ def _switch_off(house: House) -> None:
 
 
 def _switch_on(house: House) -> None:
-    house.ledger.switch_on("scenario", EXAM)
+    house.ledger.switch_on("scenario", EXAM, by="the fault run")
 
 
 _locks: list[psycopg.Connection] = []

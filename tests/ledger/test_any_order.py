@@ -175,7 +175,7 @@ class World:
             self.ledger.decide_dead_letter(letter.id, target, by="me", why="so")
 
     def switch_is_turned(self) -> None:
-        if not self.ledger.switch_on("scenario", SCENARIOS[0]):
+        if not self.ledger.switch_on("scenario", SCENARIOS[0], by="li"):
             self.ledger.switch_off("scenario", SCENARIOS[0], by="me", why="so")
 
     # what must be true

@@ -221,8 +221,8 @@ def test_what_is_switched_off_gets_no_run_and_loses_nothing(ledger: Ledger, make
     assert ledger.take_run(NOTE, 10) is None
     assert (ledger.take_run("in_visit.watch", 10) is None) == (kind == "everything")
     assert ledger.is_off("scenario", NOTE)
-    assert ledger.switch_on(kind, name)
-    assert not ledger.switch_on(kind, name)
+    assert ledger.switch_on(kind, name, by="li")
+    assert not ledger.switch_on(kind, name, by="li")
     assert ledger.take_run(NOTE, 10) is not None
 
 

@@ -28,7 +28,7 @@ def test_a_switch_between_decision_and_work_keeps_the_rows_as_they_were(house: A
     (row,) = house.rows()
     assert (row.state, row.attempts, row.error_class, row.run_id) == ("waiting", 0, None, None)
     assert house.fhir.transactions == []
-    house.ledger.switch_on(kind, "in_visit.watch" if kind == "scenario" else "")
+    house.ledger.switch_on(kind, "in_visit.watch" if kind == "scenario" else "", by="li")
     house.carry()
     assert house.rows()[0].state == "written"
 
@@ -47,7 +47,7 @@ def test_a_switch_that_is_turned_before_the_drafts_are_written_keeps_them(
     assert house.carry().outcomes == {Outcome.HELD_BACK: 1}
     assert house.fhir.transactions == []
     assert house.rows()[0].state == "inferred"
-    house.ledger.switch_on("everything", "")
+    house.ledger.switch_on("everything", "", by="li")
     house.carry()
     assert house.rows()[0].state == "written"
     assert len(house.model.asked) == 1

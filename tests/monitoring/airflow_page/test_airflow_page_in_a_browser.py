@@ -77,8 +77,8 @@ def test_an_operator_acts_by_keyboard_and_what_is_typed_is_left_alone(house: Hou
     assert ("scenario", TRIAGE, "ada", "夜间维护") in [
         (s.kind, s.name, s.by, s.why) for s in house.ledger.switched_off()
     ]
-    house.ledger.switch_on("model", "small")
-    house.ledger.switch_on("scenario", TRIAGE)
+    house.ledger.switch_on("model", "small", by="wang")
+    house.ledger.switch_on("scenario", TRIAGE, by="wang")
     assert tab.complaints == []
 
 

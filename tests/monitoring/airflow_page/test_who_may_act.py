@@ -58,6 +58,8 @@ def test_an_operator_switches_a_scenario_a_model_and_everything(logged_in: Enter
         )
         assert uma.post("switch", {"kind": kind, "name": name, "to": "on", "why": "done"}).status_code == 303
         assert ledger.switched_off() == []
+        last = ledger.switchings()[0]
+        assert (last.kind, last.name, last.off, last.by, last.why) == (kind, name, False, "uma", "done")
     log = logged_in("ada").get("/probe/log").json()[-6:]
     assert [line["event"] for line in log] == ["careloom.switch_off", "careloom.switch_on"] * 3
     assert {line["owner"] for line in log} == {"uma"} and "维护" not in str(log)
