@@ -52,7 +52,7 @@ class Reconciler:
     Args:
         sources: those with a FHIR server.
         hospitals: source -> its server.
-        types: resource types that some scenario waits for.
+        types: resource types that are to be heard of: what scenarios wait for, and Task.
         ledger: knows the events and keeps the marks.
         submission: the way into Kafka.
     """

@@ -41,7 +41,7 @@ def create_app(
 
     Args:
         config: all of it; the sources' tokens are kept as digests.
-        types: resource types that some scenario waits for: what is subscribed to and searched for.
+        types: resource types that scenarios wait for, and Task: what is subscribed to and searched for.
         producer: the way into Kafka; made from `config` when None.
         ledger_engine: made from `config` when None.
         servers: source -> its FHIR server; made from `config` when None.

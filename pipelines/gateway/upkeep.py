@@ -34,7 +34,7 @@ class Upkeep:
 
     Args:
         config: all of it.
-        types: resource types that some scenario waits for.
+        types: resource types that are to be heard of: what scenarios wait for, and Task.
         producer: to be kept connected.
         hospitals: source -> its FHIR server.
         reconciler, numbers: whose loops run here.

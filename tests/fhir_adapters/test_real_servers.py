@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from fhir_adapters.drafts import Transaction, build_transaction, parse_transaction_response
+from fhir_adapters.decision import Said, Verdict, decision_of
+from fhir_adapters.drafts import Transaction, Written, build_transaction, parse_transaction_response
 from fhir_adapters.errors import FhirConflict, FhirNotFound
 from fhir_adapters.fhir_client import FhirClient
 from fhir_adapters.provenance import Author, Origin
 from fhir_adapters.subscribe import ensure_subscriptions
+from pipelines.recognition import written_before
 
 pytestmark = pytest.mark.stack
 
@@ -138,6 +140,42 @@ def test_the_same_drafts_again_write_nothing_new(base_url: str) -> None:
         assert first[0].reference in {f"Composition/{r.resource['id']}" for r in labelled.resources}
 
     with_client(base_url, act)
+
+
+def test_a_person_s_decision_is_read_from_the_task_that_was_put_back_and_it_is_not_asked_for_again(
+    base_url: str,
+) -> None:
+    identity = f"{'9' * 64}:in_visit.admission_note:1"
+
+    async def act(client: FhirClient) -> None:
+        await client.update({"resourceType": "Patient", "id": "drafted"})
+        await client.update({"resourceType": "Practitioner", "id": "wang"})
+        *drafts, task = await asked(client, identity)
+        reading = await client.read(*task.reference.split("/"))
+        assert decision_of(reading.resource) is None
+        owner = {"reference": "Practitioner/wang"}
+        output = [{"type": {"text": "edited"}, "valueReference": {"reference": drafts[0].reference}}]
+        decided = {**reading.resource, "status": "completed", "owner": owner, "output": output}
+        await client.update(decided, if_match=reading.version)
+        kept = await client.read(*task.reference.split("/"))
+        assert decision_of(kept.resource) == Said(identity, Verdict.EDITED, "Practitioner/wang", None)
+        assert [written.created for written in await asked(client, identity)] == [False] * 3
+        assert await written_before(client, identity) == tuple(draft.reference for draft in drafts)
+
+    with_client(base_url, act)
+
+
+async def asked(client: FhirClient, identity: str) -> tuple[Written, ...]:
+    """Write the first two drafts, and the Task that asks for a decision on them."""
+    sent = build_transaction(
+        DRAFTS[:2],
+        identity=identity,
+        author=Author("model", "SmolLM2-135M-Instruct", "1"),
+        origin=Origin("in_visit.admission_note", "1", "p1", "Patient/drafted/_history/1"),
+        recorded=datetime.now(UTC),
+        approval="Please accept, edit or reject this AI draft",
+    )
+    return parse_transaction_response(sent, await client.transaction(sent.bundle))
 
 
 def test_concurrent_writers_of_the_same_drafts_leave_one(base_url: str) -> None:
