@@ -23,12 +23,9 @@ def record_decisions(connection: Connection, incoming: Iterable[Incoming]) -> No
         connection: in the transaction that writes the events.
         incoming: events, each told of for the first time.
     """
-    reasons = Counter(
-        reason
-        for item in incoming
-        if item.event is not None and item.decision is not None
-        if (reason := _record(connection, item.event, item.decision)) is not None
-    )
+    told = [(item.event, item.decision) for item in incoming if item.event is not None and item.decision is not None]
+    told.sort(key=lambda one: one[1].identity or "")  # one lock order for all; the first of each stays first
+    reasons = Counter(reason for one in told if (reason := _record(connection, *one)) is not None)
     if reasons:
         counts = sorted(reasons.items())
         values = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,7 +14,7 @@ from sqlalchemy import Engine, text
 from fhir_adapters.decision import Verdict
 from monitoring import metrics
 from monitoring.ledger_collector import LedgerCollector, Objective
-from pipelines.ledger import Decision, Incoming, Inference, Ledger, Match, Written
+from pipelines.ledger import Decision, Incoming, Inference, Ledger, Match, Position, Written
 from pipelines.ledger.decided import decisions_on
 from pipelines.ledger.fold import canonical, fold_all
 from pipelines.ledger.fold_decisions import fold_decisions
@@ -244,6 +245,40 @@ def test_drafts_on_which_nobody_was_asked_wait_for_nobody(ledger: Ledger, ledger
     written(ledger, approval=None)
     fold(ledger_engine)
     assert waiting(ledger_engine) == {}
+
+
+def test_of_two_dispatchers_that_bring_different_verdicts_at_once_one_is_taken(
+    ledger: Ledger, ledger_engine: Engine, make: Make, decide: Decide
+) -> None:
+    ledger.record([make(n, event_id=f"e{n}", patient=f"p{n}") for n in range(20)])
+    barrier = threading.Barrier(2)
+
+    def dispatcher(partition: int, verdict: Verdict) -> None:
+        barrier.wait()
+        for n in range(20):
+            ledger.record([decide(100 + n, f"e{n}:{NOTE}:1", verdict, partition=partition)])
+
+    threads = [
+        threading.Thread(target=dispatcher, args=each) for each in ((1, Verdict.ACCEPTED), (2, Verdict.REJECTED))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(rows(ledger_engine)) == 20
+    assert not_taken(ledger_engine) == {canonical({"reason": "decided_before"}): 20}
+
+
+def test_poison_that_turns_out_to_be_a_decision_is_one(
+    ledger: Ledger, ledger_engine: Engine, make: Make, decide: Decide
+) -> None:
+    ledger.record([make(0, event_id="e"), Incoming(Position("events", 0, 1), None)])
+    [row] = ledger.poison()
+    told = decide(1, f"e:{NOTE}:1")
+    assert told.event is not None
+    ledger.poison_recorded(row.id, told.event, (), by="wu", why="mended", decision=told.decision)
+    assert [one.verdict for one in rows(ledger_engine)] == ["accepted"]
+    assert ledger.account().unaccounted == 0
 
 
 def test_many_decisions_are_folded_in_several_transactions_each_once(
