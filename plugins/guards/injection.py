@@ -37,7 +37,7 @@ class Injection(Guard):
     """Attacks on the prompt."""
 
     id: ClassVar[str] = "injection"
-    version: ClassVar[str] = "1.0.0"
+    version: ClassVar[str] = "1.1.0"
     codes: ClassVar[frozenset[str]] = frozenset(_TEXTS)
 
     def check(self, answered: Answered) -> Sequence[Verdict]:
