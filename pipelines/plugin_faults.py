@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from pipelines.errors import ErrorClass, StepFailed
 from pipelines.places import place
+from plugins.errors import FAULTS
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def of_plugin(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:  # noqa: BLE001 whatever a plugin raises is converted to what may be told of it
+    except FAULTS as error:  # whatever a plugin raises is converted to what may be told of it
         raise StepFailed(
             ErrorClass.SCENARIO_ERROR, f"{what} failed: {type(error).__name__} at {place(error)}"
         ) from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plugins.errors import PluginError
+from plugins.errors import FAULTS, PluginError
 from plugins.golden import GoldenCase
 from plugins.scenario import Scenario
 from plugins.testing import ScenarioConformance
@@ -86,12 +86,12 @@ def _checked(id_: str, rule: str, kit: Any, test: str) -> Checked:
         getattr(kit, test)()
     except PluginError as error:
         return Checked(id_, words, False, str(error).removeprefix(f"{id_}: "), kit.at, REMEDIES[rule])
-    except Exception as error:  # noqa: BLE001  whatever a scenario raises is what its author wants to be shown
+    except FAULTS as error:  # whatever a scenario raises is what its author wants to be shown
         return Checked(id_, words, False, f"{type(error).__name__}: {error} ({_place(error)})", kit.at, REMEDIES[rule])
     return Checked(id_, words, True)
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """Where in the scenario's own code it happened: the last frame that is not careloom's."""
     frames = traceback.extract_tb(error.__traceback__)
     here = Path(__file__).parent

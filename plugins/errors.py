@@ -15,6 +15,16 @@ from __future__ import annotations
 
 from typing import Literal
 
+#: What a plugin's own code may raise without taking others down: `sys.exit()` in it ends no process of careloom.
+#: KeyboardInterrupt is a person's and goes through.
+FAULTS: tuple[type[BaseException], ...] = (Exception, SystemExit)
+
+
+def told(error: BaseException) -> str:
+    """Kind and message of what a plugin's code raised, with what to do where the kind alone says it."""
+    remedy = "; a plugin must not end the process: leave sys.exit() out, or raise an error that says what is missing"
+    return f"{type(error).__name__}: {error}{remedy if isinstance(error, SystemExit) else ''}"
+
 
 class PluginError(Exception):
     """Root of this package's errors."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plugins.counters import SCENARIO, Counter, Increment, full_name, keeps_to
+from plugins.errors import FAULTS
 
 #: Counts hooks that failed, by plugin, hook and scenario; declared in `monitoring.metrics`.
 HOOK_ERRORS = "careloom_plugin_hook_errors_total"
@@ -120,7 +121,7 @@ class Lifecycle:
             try:
                 returned = [i for offer in getattr(plugin.hook, hook)(**told) if offer for i in offer]
                 steps = [_step(plugin, about.scenario, increment) for increment in returned]
-            except Exception:  # noqa: BLE001  whatever a plugin raises is its own trouble, and is counted
+            except FAULTS:  # whatever a plugin raises is its own trouble, and is counted
                 steps = [
                     (HOOK_ERRORS, _canonical({"hook": hook, "plugin": plugin.plugin, SCENARIO: about.scenario}), 1.0)
                 ]

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from plugins.counters import Counter, full_name
-from plugins.errors import DuplicateScenario, OfferRefused, PluginBroken, PluginError, PluginNotFound
+from plugins.errors import FAULTS, DuplicateScenario, OfferRefused, PluginBroken, PluginError, PluginNotFound, told
 from plugins.guarding import Guard
 from plugins.hookspecs import Settings
 from plugins.knowledge import KnowledgeSource
@@ -131,6 +131,8 @@ def load(
             brought = offers(name, plugin, settings(name) if settings else None)
         except PluginError as error:
             loading.refuse(name, str(error))
+        except FAULTS as error:
+            loading.refuse(name, f"loading it failed with {told(error)}; repair or disable it")
         else:
             loading.take(name, brought)
     return loading.done(tuple(enabled), built_in)
@@ -235,8 +237,8 @@ def _import(name: str, *, built_in: bool) -> object:
         return importlib.import_module(name) if built_in else _entry_point(name).load()
     except PluginError:
         raise
-    except Exception as error:
-        raise PluginBroken(f"importing it failed with {type(error).__name__}: {error}; repair or disable it") from error
+    except FAULTS as error:
+        raise PluginBroken(f"importing it failed with {told(error)}; repair or disable it") from error
 
 
 def _entry_point(name: str) -> EntryPoint:

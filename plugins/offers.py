@@ -12,7 +12,7 @@ import pluggy
 
 from plugins import checks, counters
 from plugins.counters import Counter
-from plugins.errors import OfferRefused, PluginBroken, PluginError
+from plugins.errors import FAULTS, OfferRefused, PluginBroken, PluginError, told
 from plugins.guarding import Guard
 from plugins.hookspecs import LIFECYCLE, SPECIFICATIONS, Settings
 from plugins.knowledge import KnowledgeSource
@@ -123,8 +123,8 @@ def _offered(manager: pluggy.PluginManager, hook: str, **arguments: object) -> l
     try:
         returned = caller(**arguments)
         offered = [one for offer in returned for one in (offer.items() if isinstance(offer, Mapping) else offer)]
-    except Exception as error:
-        raise PluginBroken(f"{hook} failed with {type(error).__name__}: {error}; repair it") from error
+    except FAULTS as error:
+        raise PluginBroken(f"{hook} failed with {told(error)}; repair it") from error
     if caller.get_hookimpls() and not returned:  # pluggy leaves None out
         raise PluginBroken(f"{hook} returned None; have you forgotten `return`?")
     return offered
@@ -136,6 +136,8 @@ def _checked(offered: Iterable[object], check: Callable[[Any], _T], refused: lis
             yield check(offer)
         except PluginError as error:
             refused.append(str(error))
+        except FAULTS as error:  # an attribute of another shape than a rule expects, or a property that fails
+            refused.append(f"{type(offer).__name__}: looking at it failed with {told(error)}; repair it")
 
 
 def _guard(guard: object) -> Guard:

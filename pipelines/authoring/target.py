@@ -16,7 +16,7 @@ from typing import Any
 
 from pipelines.errors import ConfigError
 from plugins import manager
-from plugins.errors import PluginBroken, PluginError
+from plugins.errors import FAULTS, PluginBroken, PluginError, told
 from plugins.golden import GoldenCase, read
 from plugins.offers import PROJECT, offers
 from plugins.scenario import Scenario
@@ -155,8 +155,8 @@ def _imported(module: str) -> object:
         name, _, attribute = module.partition(":")
         plugin = importlib.import_module(name)
         return getattr(plugin, attribute) if attribute else plugin
-    except Exception as error:
-        raise PluginBroken(f"importing it failed with {type(error).__name__}: {error}; repair or disable it") from error
+    except FAULTS as error:
+        raise PluginBroken(f"importing it failed with {told(error)}; repair or disable it") from error
 
 
 def _of_file(file: Path) -> ModuleType:

@@ -14,7 +14,7 @@ from pipelines.models.kserve import KServe
 from pipelines.models.openai_chat import OpenAIChat
 from pipelines.models.settings import Model, Registry
 from pipelines.places import place
-from plugins.errors import ModelFailed
+from plugins.errors import FAULTS, ModelFailed
 from plugins.model_backend import BackendFactory, ChatAnswer, ChatRequest, ModelBackend
 
 #: Kinds of model servers that careloom speaks to by itself.
@@ -75,7 +75,7 @@ class Fleet:
                 raise
             except ModelFailed as failure:
                 raise StepFailed(_CLASSES[failure.kind], str(failure), retry_after=failure.retry_after) from None
-            except Exception as error:  # noqa: BLE001  a plugin's code: its message may hold what was asked
+            except FAULTS as error:  # a plugin's code: its message may hold what was asked
                 raise StepFailed(
                     ErrorClass.MODEL_UNAVAILABLE,
                     f"the backend {model.kind!r} of model {model.name} broke: {type(error).__name__} at {place(error)}",
@@ -112,7 +112,7 @@ class Fleet:
             )
         try:
             made: Any = self._kinds[model.kind](model)
-        except Exception as error:  # noqa: BLE001  a plugin's code, or our own refusal of its options
+        except FAULTS as error:  # a plugin's code, or our own refusal of its options
             raise StepFailed(
                 ErrorClass.MODEL_UNAVAILABLE, f"model {model.name} cannot be opened: {type(error).__name__}: {error}"
             ) from None

@@ -60,6 +60,20 @@ _MARKUP = '"text": {"status": "generated", "div": f"<div>{lines[0].text}</div>"}
 BROKEN = (
     Broken("syntax", "the module cannot be imported", "_TITLE =", "_TITLE ==", "importing it failed with NameError"),
     Broken(
+        "exit",
+        "importing it ends the process",
+        "_TITLE =",
+        "raise SystemExit('no licence file')\n_TITLE =",
+        "leave sys.exit() out",
+    ),
+    Broken(
+        "hook-exit",
+        "a hook ends the process",
+        'scenario."""\n    return [',
+        'scenario."""\n    raise SystemExit(3)\n    return [',
+        "careloom_scenarios failed with SystemExit: 3; a plugin must not end the process",
+    ),
+    Broken(
         "no-hook", "no hook is implemented", "@hookimpl\n", "", "it implements no hook; have you forgotten @hookimpl"
     ),
     Broken("misspelt", "a hook is misspelt", "def careloom_scenarios", "def careloom_scenario", "unknown hook"),

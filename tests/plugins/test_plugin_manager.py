@@ -6,6 +6,7 @@ import importlib.metadata
 import sys
 import types
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,6 +98,40 @@ def test_a_plugin_that_cannot_be_imported_takes_nobody_down(monkeypatch: pytest.
     loaded = load(["broken", "theirs"])
     assert "importing it failed" in loaded.refused[0][1]
     assert "post_visit.other" in loaded.scenarios
+
+
+def test_a_plugin_that_ends_the_process_takes_nobody_down(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """At its import, in a hook that is called at load, and in a property of what it brings; Ctrl-C goes through."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    class Ending(Good):
+        @property
+        def title(self) -> Any:  # type: ignore[override]
+            raise SystemExit(1)
+
+    hooked = types.ModuleType("fake")
+
+    @hookimpl
+    def careloom_scenarios() -> list[Any]:
+        raise SystemExit("no licence")
+
+    hooked.careloom_scenarios = careloom_scenarios  # type: ignore[attr-defined]
+    install(monkeypatch, imported=None, hooked=hooked, ending=plugin(Ending()), theirs=plugin(Good()))
+    monkeypatch.delitem(sys.modules, "fake_imported")
+    (tmp_path / "fake_imported.py").write_text("import sys\nsys.exit(2)\n", encoding="utf-8")
+    loaded = load(["imported", "hooked", "ending", "theirs"])
+    assert [name for name, _ in loaded.refused] == ["imported", "hooked", "ending"]
+    assert all("leave sys.exit() out" in why for _, why in loaded.refused)
+    assert [i for i in loaded.scenarios if i in BUILT_IN] == BUILT_IN
+    assert "post_visit.other" in loaded.scenarios
+    (tmp_path / "fake_imported.py").write_text("raise KeyboardInterrupt\n", encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt):
+        load(["imported"])
+
+
+def test_a_scenario_of_another_shape_than_a_rule_expects_takes_nobody_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    why = reason(monkeypatch, changed(triggers=(3,)))
+    assert "Changed: looking at it failed with AttributeError" in why
 
 
 def test_a_misspelt_hook_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
