@@ -1,7 +1,8 @@
 """How careloom's processes write their logs: one JSON object a line, or text for a terminal; nothing of any patient.
 
 Of an exception the class and the places are written, and its message only where it is one of ours. Of a line of a
-library that we do not know, the text is written without what was put into it.
+library or plugin that we do not know, the text is written without what was put into it; where nobody can tell, as in a
+text that came in one piece, only which line of code wrote it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pipelines.process import describe, places
 
 #: Whose lines are written whole: our own, and those of libraries that name addresses and settings at most.
 _TRUSTED = ("pipelines", "plugins", "fhir_adapters", "monitoring", "alembic", "kafka", "uvicorn", "__main__")
+#: Loggers of Airflow's own in a task's process: they know run ids, and nothing of a patient.
+_AIRFLOWS = ("airflow", "task")
 _QUIET = {
     "alembic": logging.WARNING,
     "asyncio": logging.WARNING,
@@ -100,12 +103,39 @@ def set_up(process: str, settings: Logging | None = None) -> None:
 
 
 def message_of(record: logging.LogRecord) -> str:
-    """A record's message; of a library that we do not know its first line, without what was put into it."""
+    """A record's message; of a library that we do not know its first line, without what was put into it.
+
+    A text without arguments may be an f-string, whose values nobody can take out again: it is left out.
+    """
     if record.name == ACCESS:
         return "request"
     if record.name.partition(".")[0] in _TRUSTED:
         return record.getMessage()
-    return str(record.msg).partition("\n")[0][:_LONGEST]
+    if record.args:
+        return str(record.msg).partition("\n")[0][:_LONGEST]
+    return f"(text left out: {record.filename}:{record.lineno}, {record.funcName})"
+
+
+class Discreet(logging.Filter):
+    """Takes out of a record what `message_of` and an exception of somebody else's would tell; for foreign handlers."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Every record passes, some with less in it."""
+        known = record.name.partition(".")[0] in (*_TRUSTED, *_AIRFLOWS)
+        if not known and not getattr(record, "discreet", False):  # it comes by once for each handler
+            record.discreet = True
+            record.msg, record.args = message_of(record), ()
+            if record.exc_info and record.exc_info[1] is not None:
+                record.msg += f"; {describe(record.exc_info[1])} at {' < '.join(places(record.exc_info[1]))}"
+            record.exc_info = record.exc_text = record.stack_info = None
+        return True
+
+
+def be_discreet() -> None:
+    """Have all handlers of this process keep to it, whoever has set them up: in a task, Airflow has."""
+    for handler in logging.getLogger().handlers:
+        if not any(isinstance(one, Discreet) for one in handler.filters):
+            handler.addFilter(Discreet())
 
 
 def _access(arguments: Any) -> Mapping[str, Any]:

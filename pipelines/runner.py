@@ -171,12 +171,14 @@ def _writing(ledger: Ledger, batch: Batch, sources: Sources) -> Write:
 
 
 async def _carry(run_id: str, config: Config) -> Summary:
+    from pipelines.log_lines import be_discreet
     from pipelines.models.fleet import Fleet
     from pipelines.payloads import KafkaPayloads
     from pipelines.sources import Sources
     from plugins.manager import load as load_plugins
 
     hush(asyncio.get_running_loop())
+    be_discreet()
     async with AsyncExitStack() as closing:
         ledger = _ledger(config, closing)
         payloads = KafkaPayloads(config.kafka)

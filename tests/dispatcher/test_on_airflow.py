@@ -24,12 +24,16 @@ SCENARIO_DAGS = Path(__file__).parents[2] / "dags" / "scenario_dags.py"
 SCENARIOS = set(load_plugins().scenarios)
 
 _DAGS = """
+import logging
 import time
 from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
+from pipelines.log_lines import be_discreet
 
 class Note(BaseOperator):
     def execute(self, context):
+        be_discreet()
+        logging.getLogger("somebodys.plugin").error(f"odd name {{context['dag_run'].run_id[::-1]}}")
         with open({file!r}, "a") as out:
             out.write(f"{{context['dag_run'].run_id}} {{time.time()}}\\n")
         if "fail" in context["dag_run"].run_id:
@@ -92,6 +96,14 @@ def test_a_run_that_is_asked_for_twice_is_there_once_and_runs_once(api: AirflowA
     until(lambda: patiently(lambda: api.run_state("in_visit.probe", "once")) == "success", 120)
     assert api.trigger("in_visit.probe", "once", {"items": 3}) is Triggered.ALREADY_THERE
     assert sum(line.startswith("once ") for line in noted.read_text().splitlines()) == 1
+
+
+def test_what_a_plugin_writes_in_one_piece_is_not_in_airflows_log(api: AirflowApi, whole: Config, until):
+    api.trigger("in_visit.probe", "logged")
+    until(lambda: patiently(lambda: api.run_state("in_visit.probe", "logged")) == "success", 120)
+    logs = [file.read_text("utf-8", "replace") for file in whole.state_dir.rglob("run_id=logged/**/*.log")]
+    assert any("somebodys.plugin" in log and "text left out" in log for log in logs)
+    assert not any("deggol" in log for log in logs)
 
 
 def test_a_scenarios_tasks_run_through_when_nothing_is_left_to_do(api: AirflowApi, until):

@@ -15,7 +15,7 @@ from fhir_adapters import trace_context
 from pipelines.config import Logging
 from pipelines.errors import LedgerError
 from pipelines.log_context import hush
-from pipelines.log_lines import JsonLines, set_up
+from pipelines.log_lines import Discreet, JsonLines, be_discreet, set_up
 
 CANARY = "王小明-Canary"
 
@@ -48,7 +48,32 @@ def test_a_line_says_which_trace_it_belongs_to() -> None:
 def test_of_a_library_that_we_do_not_know_nothing_is_written_that_was_put_into_its_line() -> None:
     assert line("somelib.parser", "cannot read %s", CANARY)["message"] == "cannot read %s"
     assert CANARY not in json.dumps(line("asyncio", f"never retrieved\nfuture: {CANARY}"), ensure_ascii=False)
+    told = line("my_plugin.scenario", f"odd name {CANARY}")["message"]
+    assert CANARY not in told and "file.py:1" in told
     assert line("kafka.conn", "connected to %s", "broker:9092")["message"] == "connected to broker:9092"
+
+
+def test_where_somebody_else_writes_the_lines_a_plugins_text_is_taken_out_before(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        be_discreet()
+        be_discreet()
+        plugin = logging.getLogger("my_plugin.scenario")
+        plugin.error(f"odd name {CANARY}")
+        plugin.error("odd name %s", CANARY)
+        plugin.error("odd", exc_info=ValueError(CANARY))
+        logging.getLogger("pipelines.x").error("ours: %d", 7)
+    finally:
+        root.removeHandler(handler)
+        for other in root.handlers:
+            other.filters[:] = [one for one in other.filters if not isinstance(one, Discreet)]
+    told = capsys.readouterr().out
+    assert CANARY not in told
+    assert "odd name %s" in told and "ValueError at" in told and "ours: 7" in told
 
 
 def test_of_an_error_that_is_not_ours_the_class_alone_is_written() -> None:
