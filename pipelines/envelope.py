@@ -23,6 +23,8 @@ _PREFIX = "ce_"
 _TYPE = "org.careloom.fhir."
 _LONGEST = 512
 _KEY = re.compile(rb"[0-9a-f]{32}")
+#: Years of which a resource may be; others are a wrong clock's, or no time at all.
+_FIRST_YEAR, _LAST_YEAR = 1900, 2999
 
 
 class NotAnEvent(Exception):
@@ -159,11 +161,14 @@ def _wrong(message: str) -> NotAnEvent:
 
 
 def _instant(value: str | None) -> datetime | None:
-    """A FHIR instant; None where it is absent or has no timezone, as such a time orders nothing."""
+    """A FHIR instant; None where it is absent, has no timezone or is of no year that a system is of: it orders nothing.
+
+    In the year 9999 a time is none any more in some timezone, and what PostgreSQL keeps could not be read back.
+    """
     if value is None:
         return None
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
         return None
-    return moment if moment.tzinfo is not None else None
+    return moment if moment.tzinfo is not None and _FIRST_YEAR <= moment.year <= _LAST_YEAR else None

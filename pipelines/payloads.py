@@ -128,7 +128,7 @@ class KafkaPayloads:
         """Read until `first` is decided, and whatever else is wanted and fits the budget on the way."""
         from kafka.errors import KafkaError
 
-        ahead = sorted((p for p in self._wanted if p not in self._kept and p != first), key=_order)
+        ahead = sorted((p for p in tuple(self._wanted) if p not in self._kept and p != first), key=_order)
         try:
             consumer = self._connected()
             for partition in _by_partition([first, *ahead]):
@@ -187,7 +187,7 @@ class KafkaPayloads:
         """
         begin = consumer.beginning_offsets([partition])[partition]
         for lost in [
-            p for p in self._wanted if _partition(p) == partition and p.offset < begin and p not in self._kept
+            p for p in tuple(self._wanted) if _partition(p) == partition and p.offset < begin and p not in self._kept
         ]:
             self._kept[lost] = _Record(gone="retention has taken it")
         if position not in self._kept and consumer.end_offsets([partition])[partition] <= position.offset:

@@ -122,9 +122,9 @@ class Batches:
         if not self._close_finished() and not woken and time.monotonic() < self._full_until:
             return self._config.linger
         backlog = self._ledger.backlog()
-        self._pressure.measured(sum(b.waiting for b in backlog))
+        self._pressure.measured(_moving(backlog))
         self._holdups.forget({b.scenario for b in backlog if b.waiting})
-        due = self._standing.due({b.scenario for b in backlog})
+        due = self._standing.due({b.scenario for b in backlog if b.ready or b.open_runs})
         if not backlog and not due:
             with suppress(AirflowError):  # kept fresh: the first event after a quiet hour does not wait for this answer
                 self._airflow.dags()
@@ -137,7 +137,7 @@ class Batches:
         self._show(backlog, dags)
         able = [b for b in backlog if self._able(b.scenario, dags)]
         self._withdraw(backlog, able)
-        self._pressure.measured(sum(b.waiting for b in able))
+        self._pressure.measured(_moving(able))
         for scenario in due:
             self._stand(scenario, dags)
         taken = {b.scenario: self._take(b) for b in able}
@@ -273,6 +273,11 @@ class Batches:
             metrics.STAYING_RUNS.labels(scenario).set(staying.get(scenario, 0))
             metrics.SCENARIO_PAUSED.labels(scenario).set(dags.get(scenario, False))
             metrics.SCENARIO_NOT_INSTALLED.labels(scenario).set(waits_in_vain)
+
+
+def _moving(backlog: Iterable[Backlog]) -> int:
+    """Rows that wait for what comes by itself: one patient's dead letter must not stop the reading for everybody."""
+    return sum(one.waiting - one.for_a_person for one in backlog)
 
 
 def _dispatching(run: Run) -> tracing.Span:

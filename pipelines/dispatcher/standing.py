@@ -26,7 +26,7 @@ class Standing:
         """Scenarios that need one now.
 
         Args:
-            busy: scenarios with rows that wait, or with a run: their rows have runs of their own, which stay as well.
+            busy: scenarios with rows that may be taken, or with a run: those rows get a run, which stays as well.
         """
         now = time.monotonic()
         return [

@@ -18,6 +18,16 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 #: paused host must not keep the locks of its last step from the others.
 _IDLE_IN_TRANSACTION = 15
 
+#: When a host that vanished without a word (power, a moved address) counts as gone: after about a minute, and not after
+#: the kernel's two hours.
+_GONE = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 30_000,  # milliseconds
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
+
 #: Seconds that who cannot wait for the ledger has for it: less than Prometheus waits for a scrape (10 s).
 PATIENCE = 4
 
@@ -36,9 +46,9 @@ def engine(url: str, *, pool_size: int = 5, patience: int | None = None) -> Engi
         patience: seconds that connecting and any one statement may take; None for as long as it takes.
     """
     options = f"-c idle_in_transaction_session_timeout={patience or _IDLE_IN_TRANSACTION}s"
-    arguments: dict[str, Any] = {"options": options}
+    arguments: dict[str, Any] = {"options": options, **_GONE}
     if patience is not None:
-        arguments = {
+        arguments |= {
             "connect_timeout": patience,
             "tcp_user_timeout": patience * 1000,
             "options": f"{options} -c statement_timeout={patience}s",

@@ -301,6 +301,7 @@ class Backlog:
         waiting: all rows that wait, also those behind another of the same patient, or in a backoff.
         open_runs: runs decided on and not closed.
         staying: those of them that stay, and take rows themselves.
+        for_a_person: rows of `waiting` that stand behind a dead letter: a person's decision lets them go on.
     """
 
     scenario: str
@@ -309,6 +310,7 @@ class Backlog:
     waiting: int
     open_runs: int
     staying: int = 0
+    for_a_person: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ _OPEN = (
     WITH_DOWN
     + """, open AS (
         SELECT id, scenario, patient_key, matched_at, run_id IS NULL AND state <> 'parked' AS waits,
-            run_id IS NOT NULL AND state <> 'parked' AS going,
+            run_id IS NOT NULL AND state <> 'parked' AS going, state = 'parked' AS parked,
             state = 'parked' OR (run_id IS NULL AND (not_before > now() OR (
                 EXISTS (SELECT 1 FROM down) AND CASE state
                     WHEN 'inferred' THEN 'fhir-write:' || source IN (SELECT dependency FROM down)
@@ -44,10 +44,11 @@ _OPEN = (
         WHERE state IN ('waiting', 'dispatched', 'running', 'inferred', 'parked') {where}
     ), standing AS (
         SELECT id, scenario, matched_at, losses, waits, held, ruled, bool_or(going) OVER patient AS going,
-            coalesce(min(id) FILTER (WHERE held) OVER patient < id, false) AS behind
+            coalesce(min(id) FILTER (WHERE held) OVER patient < id, false) AS behind,
+            coalesce(min(id) FILTER (WHERE parked) OVER patient < id, false) AS for_a_person
         FROM open WINDOW patient AS (PARTITION BY scenario, patient_key)
     ), judged AS (
-        SELECT id, scenario, matched_at, losses, waits, behind,
+        SELECT id, scenario, matched_at, losses, waits, behind, for_a_person,
             NOT going AND NOT coalesce(held, false) AND NOT (behind AND ruled) AS ready
         FROM standing
     )
@@ -63,6 +64,7 @@ BACKLOG = text(
     _OPEN.format(where="")
     + """, counted AS (
         SELECT scenario, count(*) FILTER (WHERE ready) AS ready, count(*) AS waiting,
+            count(*) FILTER (WHERE for_a_person) AS for_a_person,
             coalesce(extract(epoch FROM now() - min(matched_at) FILTER (WHERE ready)), 0)::float AS oldest
         FROM judged WHERE waits GROUP BY scenario
     ), open_runs AS (
@@ -71,7 +73,7 @@ BACKLOG = text(
         FROM runs WHERE closed_at IS NULL GROUP BY scenario
     )
     SELECT scenario, coalesce(ready, 0) AS ready, coalesce(oldest, 0) AS oldest, coalesce(waiting, 0) AS waiting,
-        coalesce(n, 0) AS open_runs, coalesce(staying, 0) AS staying
+        coalesce(for_a_person, 0) AS for_a_person, coalesce(n, 0) AS open_runs, coalesce(staying, 0) AS staying
     FROM counted FULL JOIN open_runs USING (scenario) ORDER BY scenario
     """
 )

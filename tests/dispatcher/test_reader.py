@@ -52,6 +52,16 @@ def test_what_starts_nothing_is_an_event_all_the_same(unwanted: dict[str, Any]):
     assert incoming.matches == ()
 
 
+@pytest.mark.parametrize(
+    "time", ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+14:00", "1899-12-31T00:00:00Z"]
+)
+def test_a_time_that_no_system_is_of_orders_nothing(time: str):
+    given_ = record()
+    headers = [*((name, old) for name, old in given_.headers if name != "ce_time"), ("ce_time", time.encode())]
+    event = reader().read(record(headers=headers)).event
+    assert event is not None and event.last_updated is None
+
+
 TASK = {
     "resourceType": "Task",
     "meta": {

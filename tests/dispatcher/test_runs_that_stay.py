@@ -132,3 +132,17 @@ def test_nothing_stands_for_a_scenario_that_may_not_go_on(
     stopped(made, fake_airflow, why)
     made.step()
     assert ledger.open_runs() == [] and fake_airflow.runs == {}
+
+
+def test_a_dead_letter_with_rows_behind_it_neither_stops_the_reading_nor_the_standing(
+    ledger: Ledger, airflow: AirflowApi, fake_airflow, fill, ledger_engine: Engine
+):
+    fill(30)
+    with ledger_engine.begin() as connection:
+        connection.execute(text("UPDATE work SET patient_key = 'one'"))
+        connection.execute(text("UPDATE work SET rules_at = now()"))
+        connection.execute(text("UPDATE work SET state = 'parked' WHERE id = (SELECT min(id) FROM work)"))
+    made = batches(ledger, airflow, max_waiting=10, standing=Standing([NOTE]))
+    made.step()
+    assert not made._pressure.too_high, "29 rows wait for a person, and nobody else's events have to"
+    assert [run.size for run in ledger.open_runs()] == [0]

@@ -280,3 +280,14 @@ def test_a_run_of_rows_that_another_has_does_not_stand(ledger: Ledger, make) -> 
     ledger.release_run(run.run_id, "failed")
     assert ledger.claim(run.run_id, 60) == []
     assert ledger.stands(run.run_id, 5) is None
+
+
+def test_a_backlog_tells_what_waits_for_a_person_from_what_goes_on_by_itself(ledger: Ledger, make) -> None:
+    ledger.record([make(0, patient="parked"), make(1, patient="slow")])
+    for _ in range(3):  # as many attempts as the ledger of these tests gives
+        run = ledger.take_run(NOTE, 1)
+        assert run is not None
+        ledger.failed(ledger.claim(run.run_id, 60)[0], StepFailed(ErrorClass.FHIR_REJECTED, "never"))
+    ledger.record([make(2, patient="parked"), make(3, patient="parked"), make(4, patient="slow")])
+    [backlog] = ledger.backlog()
+    assert (backlog.waiting, backlog.for_a_person) == (4, 2)
