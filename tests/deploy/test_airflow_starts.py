@@ -1,0 +1,133 @@
+"""What Airflow needs to start by deploy/: a password file that it may write.
+
+Each held to what Airflow's source and its official chart's templates do; neither chart nor image was run here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.deploy.test_deploy import DEPLOY, airflow_options, airflow_values, services
+
+PASSWORDS = "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"
+#: Script in deploy/ -> where the image has it.
+SCRIPTS = {"airflow-api-server.sh": "/usr/local/bin/airflow-api-server"}
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# --- the password file ------------------------------------------------------------------------------------------------
+
+#: Stands for `airflow`: what its API server does first, and at a login.
+_AUTH_MANAGER = """
+import json, sys
+from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
+assert sys.argv[1:] == ["api-server"], sys.argv
+SimpleAuthManager().init()
+print(json.dumps(SimpleAuthManager.get_passwords()))
+"""
+
+
+def start_api_server(folder: Path, mounted: Path) -> subprocess.CompletedProcess[str]:
+    """The script of the image, and Airflow's own auth manager instead of the server."""
+    (folder / "auth_manager.py").write_text(_AUTH_MANAGER, "utf-8")
+    stub = folder / "bin" / "airflow"
+    stub.parent.mkdir(exist_ok=True)
+    stub.write_text(f'#!/bin/sh\nexec {sys.executable} {folder}/auth_manager.py "$@"\n', "utf-8")
+    stub.chmod(0o755)
+    env = {
+        "PATH": f"{stub.parent}:{os.environ['PATH']}",
+        "AIRFLOW_HOME": str(folder),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
+        PASSWORDS: str(folder / "run" / "private" / "passwords.json"),
+    }
+    (folder / "run").mkdir(exist_ok=True)
+    command = [DEPLOY / "airflow-api-server.sh", mounted]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+
+
+def test_the_api_server_starts_with_a_copy_of_its_passwords_that_nobody_else_reads(tmp_path: Path) -> None:
+    mounted = tmp_path / "mounted.json"
+    mounted.write_text('{"admin": "first"}', "utf-8")
+    mounted.chmod(0o440)
+    copy = tmp_path / "run" / "private" / "passwords.json"
+
+    done = start_api_server(tmp_path, mounted)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {"admin": "first"}
+    assert "Password for user" not in done.stdout + done.stderr, "Airflow made one itself and printed it"
+    assert (mode(copy), mode(copy.parent), mode(mounted)) == (0o600, 0o700, 0o440)
+
+    # a container that is started again in its pod has the copy still, and takes the changed Secret
+    mounted.chmod(0o640)
+    mounted.write_text('{"admin": "second"}', "utf-8")
+    done = start_api_server(tmp_path, mounted)
+    assert json.loads(done.stdout.splitlines()[-1]) == {"admin": "second"}, done.stderr
+    assert mode(copy) == 0o600
+
+
+def test_the_api_server_does_not_start_with_passwords_of_its_own_making(tmp_path: Path) -> None:
+    done = start_api_server(tmp_path, tmp_path / "not-mounted.json")
+    assert done.returncode != 0
+    assert "not-mounted.json" in done.stderr
+    assert not (tmp_path / "run" / "private" / "passwords.json").exists()
+
+
+def within(path: str, folders: set[str]) -> bool:
+    return any(Path(path).is_relative_to(folder) for folder in folders)
+
+
+def test_airflow_is_told_of_a_password_file_that_may_be_written_in_compose() -> None:
+    server, told = services()["airflow-api-server"], airflow_options()["compose"][PASSWORDS]
+    [mounted] = server["command"][1:]
+    assert server["command"][0] == Path(SCRIPTS["airflow-api-server.sh"]).name
+    assert mounted in {f"/run/secrets/{name}" for name in server["secrets"]}
+    assert within(told, set(server["tmpfs"]))
+    assert not within(told, {"/run/secrets"})
+    # nobody else is given it
+    assert [name for name, service in services().items() if "secrets" in service] == ["airflow-api-server"]
+
+
+def test_airflow_is_told_of_a_password_file_that_may_be_written_in_the_chart() -> None:
+    values, told = airflow_values(), airflow_options()["chart"][PASSWORDS]
+    server = values["apiServer"]
+    kinds = {volume["name"]: volume for volume in (*values["volumes"], *server["extraVolumes"])}
+    mounts = [*values["volumeMounts"], *server["extraVolumeMounts"]]
+    assert {mount["name"] for mount in mounts} == set(kinds)
+    secret = {mount["mountPath"] for mount in mounts if "secret" in kinds[mount["name"]]}
+    writable = {
+        mount["mountPath"] for mount in mounts if "emptyDir" in kinds[mount["name"]] and "readOnly" not in mount
+    }
+    command, mounted = server["args"]
+    assert command == Path(SCRIPTS["airflow-api-server.sh"]).name
+    assert within(mounted, secret)
+    assert within(told, writable)
+    assert not within(told, secret)
+    # what every part of Airflow is given is careloom's configuration, and no password of the UI
+    assert [volume["name"] for volume in values["volumes"]] == ["careloom-config"]
+
+
+def test_the_image_has_the_scripts_where_they_are_called_and_as_programs() -> None:
+    copies = re.findall(
+        r"^COPY --chmod=0755 deploy/(\S+\.sh) (\S+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE
+    )
+    assert dict(copies) == SCRIPTS
+    assert all(mode(DEPLOY / name) & 0o111 for name in SCRIPTS)
+
+
+def test_every_named_volume_of_compose_is_mounted_over_a_folder_of_the_image() -> None:
+    """Docker makes it root's otherwise, and uid 50000 writes no log."""
+    [made] = re.findall(r"^RUN mkdir -p (.+?)(?: \\)?$", (DEPLOY / "Dockerfile").read_text("utf-8"), re.MULTILINE)
+    for name, service in services().items():
+        if str(service["image"]).startswith("careloom:"):
+            for volume in service["volumes"]:
+                source, target, *_ = volume.split(":")
+                assert source.startswith(".") or target in made.split(), (name, volume)
