@@ -1,4 +1,4 @@
-"""What Airflow needs to start by deploy/: a password file that it may write.
+"""What Airflow needs to start by deploy/: a password file that it may write, a way to its API.
 
 Each held to what Airflow's source and its official chart's templates do; neither chart nor image was run here.
 """
@@ -11,9 +11,13 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from tests.deploy.test_deploy import DEPLOY, airflow_options, airflow_values, services
+import pytest
+
+from pipelines.config import load
+from tests.deploy.test_deploy import DEPLOY, KUBERNETES, OURS, airflow_options, airflow_values, services, workload
 
 PASSWORDS = "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"
 #: Script in deploy/ -> where the image has it.
@@ -131,3 +135,35 @@ def test_every_named_volume_of_compose_is_mounted_over_a_folder_of_the_image() -
             for volume in service["volumes"]:
                 source, target, *_ = volume.split(":")
                 assert source.startswith(".") or target in made.split(), (name, volume)
+
+
+# --- who may speak to its API -----------------------------------------------------------------------------------------
+
+#: The labels that the chart gives its pods, for the release that airflow-values.yaml is installed as.
+CHART = {name: {"tier": "airflow", "component": name, "release": "airflow"} for name in ("worker", "redis", "statsd")}
+
+
+def may_reach_the_api(labels: Mapping[str, str]) -> bool:
+    """By the policy that the chart makes of the values: nobody without `from`, everybody by an empty selector."""
+    values = airflow_values()
+    if not values["networkPolicies"]["enabled"]:
+        return True
+    peers = values["apiServer"].get("networkPolicy", {}).get("ingress", {}).get("from", ())
+    # of the same namespace all of them: a peer of another kind than these would need a test of its own
+    assert all(set(peer) == {"podSelector"} for peer in peers)
+    return any(peer["podSelector"]["matchLabels"].items() <= labels.items() for peer in peers)
+
+
+def test_workers_and_dispatchers_reach_the_api_server_and_no_other_pod_does() -> None:
+    ours = {name: workload(name)["spec"]["template"]["metadata"]["labels"] for name in OURS}
+    reach = {name for name, labels in (CHART | ours).items() if may_reach_the_api(labels)}
+    assert reach == {"worker", "dispatcher"}
+
+
+@pytest.mark.parametrize("way", ["compose", "kubernetes"])
+def test_careloom_asks_airflow_where_it_listens(way: str) -> None:
+    """The service of the chart is called after the release and the component, as that of compose is."""
+    assert load(DEPLOY / way / "careloom.example.toml").airflow.url == "http://airflow-api-server:8080"
+    assert "airflow-api-server" in services()
+    head = (KUBERNETES / "airflow-values.yaml").read_text("utf-8")
+    assert "upgrade --install airflow apache-airflow/airflow " in head
