@@ -1,4 +1,4 @@
-"""What Airflow needs to start by deploy/: a password file that it may write, a way to its API.
+"""What Airflow needs to start by deploy/: a password file that it may write, a way to its API, probes.
 
 Each held to what Airflow's source and its official chart's templates do; neither chart nor image was run here.
 """
@@ -21,7 +21,7 @@ from tests.deploy.test_deploy import DEPLOY, KUBERNETES, OURS, airflow_options, 
 
 PASSWORDS = "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"
 #: Script in deploy/ -> where the image has it.
-SCRIPTS = {"airflow-api-server.sh": "/usr/local/bin/airflow-api-server"}
+SCRIPTS = {"airflow-api-server.sh": "/usr/local/bin/airflow-api-server", "entrypoint.sh": "/entrypoint"}
 
 
 def mode(path: Path) -> int:
@@ -167,3 +167,64 @@ def test_careloom_asks_airflow_where_it_listens(way: str) -> None:
     assert "airflow-api-server" in services()
     head = (KUBERNETES / "airflow-values.yaml").read_text("utf-8")
     assert "upgrade --install airflow apache-airflow/airflow " in head
+
+
+# --- probes -----------------------------------------------------------------------------------------------------------
+
+_CHECK = "CONNECTION_CHECK_MAX_COUNT=0 AIRFLOW__LOGGING__LOGGING_LEVEL=ERROR exec /entrypoint \\\nairflow jobs check "
+#: Component -> what the chart's probes give to `sh -c` where its values do not say otherwise (_helpers.yaml and
+#: worker-deployment.yaml of the 1.x charts). The API server's are HTTP; Redis and statsd have images of their own.
+PROBES = {
+    "scheduler": f"{_CHECK}--job-type SchedulerJob --local",
+    "dagProcessor": f"{_CHECK}--local --job-type DagProcessorJob",
+    "triggerer": f"{_CHECK}--job-type TriggererJob --local",
+    "workers": (
+        "CONNECTION_CHECK_MAX_COUNT=0 exec /entrypoint python -m celery "
+        "--app airflow.providers.celery.executors.celery_executor.app inspect ping -d celery@$(hostname)"
+    ),
+}
+#: Stands for `airflow` and `python`: says what it was asked, the former after Airflow's own parser.
+_ASKED = """
+import json, os, sys
+name, arguments = os.path.basename(sys.argv[1]), sys.argv[2:]
+if name == "airflow":
+    from airflow.cli.cli_parser import get_parser
+    parsed = get_parser().parse_args(arguments)
+    arguments = [parsed.subcommand, parsed.job_type, parsed.local]
+print(json.dumps([name, *arguments, os.environ.get("AIRFLOW__LOGGING__LOGGING_LEVEL")]))
+"""
+
+
+@pytest.mark.parametrize("component", PROBES)
+def test_what_the_probes_of_the_chart_call_is_in_the_image(component: str, tmp_path: Path) -> None:
+    """Of every component, on or off: the next to turn one on finds its probe working."""
+    (tmp_path / "asked.py").write_text(_ASKED, "utf-8")
+    for name in ("airflow", "python"):
+        (tmp_path / name).write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path}/asked.py "$0" "$@"\n', "utf-8")
+        (tmp_path / name).chmod(0o755)
+    [script] = [name for name, place in SCRIPTS.items() if place == "/entrypoint"]
+    command = PROBES[component].replace("/entrypoint", str(DEPLOY / script))
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "AIRFLOW_HOME": str(tmp_path)}
+    done = subprocess.run(["sh", "-c", command], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    name, *asked = json.loads(done.stdout.splitlines()[-1])
+    if component == "workers":
+        app = "airflow.providers.celery.executors.celery_executor.app"
+        ping = ["inspect", "ping", "-d", f"celery@{os.uname().nodename}"]
+        assert (name, asked) == ("python", ["-m", "celery", "--app", app, *ping, None])
+    else:
+        job = {"scheduler": "SchedulerJob", "dagProcessor": "DagProcessorJob", "triggerer": "TriggererJob"}[component]
+        assert (name, asked) == ("airflow", ["check", job, True, "ERROR"])
+
+
+def test_every_component_that_the_chart_starts_is_one_whose_probes_were_looked_at() -> None:
+    """A command of ours instead of the chart's, or a sidecar of the official image, would need a look of its own."""
+    values = airflow_values()
+    ours = {name for name in PROBES if values.get(name, {}).get("enabled", True)}
+    assert ours == {"scheduler", "dagProcessor", "workers"}
+    for name in ours:
+        assert not {"livenessProbe", "startupProbe", "command", "args"} & set(values[name]), name
+        # its sidecar runs /clean-logs, which no image but the official one has
+        assert values[name]["logGroomerSidecar"] == {"enabled": False}, name
+    for name in ("flower", "cleanup", "databaseCleanup", "pgbouncer"):
+        assert not values.get(name, {}).get("enabled", False), name
