@@ -18,10 +18,12 @@ REMEDIES = {
     "it_may_be_loaded": "correct the class attribute that the message names",
     "it_asks_for_no_more_than_a_hospital_and_a_model_can_give": "lower the number: ask for the least that serves",
     "it_imports_nothing_that_does_io_or_tells_the_time": "leave the import out; the runner does the I/O",
+    "it_comes_to_its_end_in_every_case": "correct the method that is named; docs/plugins.md says what each gives",
     "the_same_case_gives_the_same_drafts_and_is_not_changed": "use case.now for the time, and copy before you change",
     "it_reads_no_clock_no_chance_no_file_and_no_network": "use case.now; ask for data in record or knowledge",
     "it_keeps_nothing_from_one_case_for_the_next": "keep nothing on the class or in the module; return new values",
     "golden_cases_come_out_as_they_are_written": "correct the scenario, or what the case expects",
+    "each_step_is_asked_in_some_case": "write a golden case with answers, which plugins/golden.py shows",
     "the_instruction_is_short_static_and_in_both_languages": "write it as one Text; put what varies into the facts",
     "text_of_the_record_never_leaves_its_fence": "put text of the record into facts, never into the instruction",
     "every_draft_is_valid_and_names_only_what_the_case_holds": "correct the draft that is named",
@@ -87,7 +89,9 @@ def _checked(id_: str, rule: str, kit: Any, test: str) -> Checked:
     except PluginError as error:
         return Checked(id_, words, False, str(error).removeprefix(f"{id_}: "), kit.at, REMEDIES[rule])
     except FAULTS as error:  # whatever a scenario raises is what its author wants to be shown
-        return Checked(id_, words, False, f"{type(error).__name__}: {error} ({_place(error)})", kit.at, REMEDIES[rule])
+        notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
+        what = f"{type(error).__name__}: {error}{notes} ({_place(error)})"
+        return Checked(id_, words, False, what, kit.at, REMEDIES[rule])
     return Checked(id_, words, True)
 
 

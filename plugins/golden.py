@@ -10,6 +10,11 @@
 
 `says` is looked for in the drafts' text; answers cite tags (R1, R2, ...) as a model does. `kind` is one of `KINDS`, or
 absent for what is none of them (a death, a wrong trigger, a truncated record).
+
+Of a scenario with steps `answers` stands instead of `answer`: `{"first": {...}, "<step>": {...}}`; a stand-in answers
+what is left out; `expect` may say which questions are `asked`, `["first", "<step>"]`. Of one with a panel `panel` does:
+`{"model-a": {...}, "model-b": {...}, "model-c": "model_timeout"}`, two answers at least, and why a member gives none;
+`expect` may say the `notices`, such as `["panel.disagreement", "panel.absent"]`, each once.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,13 +32,16 @@ from typing import Any
 from plugins.errors import NotConformant
 from plugins.fhir_text import listed
 from plugins.matching import Matcher
-from plugins.prompting import chat, parse_answer
-from plugins.scenario import Case, Draft, Finding, Passage, Scenario
-from plugins.stand_in import stand_in_answer
+from plugins.scenario import FIRST, Case, Passage, Scenario
+from plugins.walking import Answers
+from plugins.walking import Outcome as Outcome
+from plugins.walking import run as run
 
 #: What every built-in scenario has a golden case of, in each language.
 KINDS = ("normal", "red_flag", "empty", "contradictory", "injected")
-_KEYS = {"starts", "findings", "drafts", "says", "never_says", "cut", "values"}
+_KEYS = {"starts", "findings", "drafts", "says", "never_says", "cut", "values", "asked", "notices"}
+#: Where a model's answer may stand, one of them in a case.
+_ANSWERS = ("answer", "answers", "panel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,8 @@ class GoldenCase:
         answer: what the model says, or None for a stand-in answer.
         expect: what must come of it.
         kind: one of `KINDS`; "" for a case that is none of them.
+        answers: instead of `answer`, of a scenario with steps: question -> what the model says.
+        panel: instead of `answer`, of a scenario with a panel: member -> what it says, or why it does not answer.
     """
 
     name: str
@@ -55,15 +65,18 @@ class GoldenCase:
     answer: Mapping[str, Any] | None
     expect: Mapping[str, Any]
     kind: str = ""
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    panel: Mapping[str, Any] = field(default_factory=dict)
 
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a scenario made of one case."""
-
-    findings: tuple[Finding, ...]
-    drafts: tuple[Draft, ...]
-    cut: int
+    @property
+    def said(self) -> Answers:
+        """What is answered, question by question."""
+        by = self.answers if self.answer is None else {FIRST: self.answer}
+        return Answers(
+            by={name: _json(answer) for name, answer in by.items()},
+            panel={name: _json(answer) for name, answer in self.panel.items() if not isinstance(answer, str)},
+            absent={name: why for name, why in self.panel.items() if isinstance(why, str)},
+        )
 
 
 def read(folder: Path) -> list[GoldenCase]:
@@ -75,7 +88,7 @@ def read_case(path: Path) -> GoldenCase:
     """The golden case of one file.
 
     Raises:
-        NotConformant: it expects something that is unknown, or is of an unknown kind.
+        NotConformant: it expects something that is unknown, is of an unknown kind, or says twice what is answered.
     """
     data = json.loads(path.read_text(encoding="utf-8"))
     unknown = set(data["expect"]) - _KEYS
@@ -86,6 +99,9 @@ def read_case(path: Path) -> GoldenCase:
     kind = data.get("kind", "")
     if kind and kind not in KINDS:
         raise NotConformant(f"{path.name}: kind: unknown {kind!r}; known: {', '.join(KINDS)}, or leave it out")
+    answered = [name for name in _ANSWERS if data.get(name) is not None]
+    if len(answered) > 1:
+        raise NotConformant(f"{path.name}: {' and '.join(answered)}: one of them says what is answered; leave one out")
     case = Case(
         trigger=data["trigger"],
         patient=data.get("patient"),
@@ -95,27 +111,8 @@ def read_case(path: Path) -> GoldenCase:
         truncated=frozenset(data.get("truncated", ())),
         passages={name: [Passage(**each) for each in found] for name, found in data.get("passages", {}).items()},
     )
-    return GoldenCase(path.stem, data["about"], case, data.get("answer"), data["expect"], kind)
-
-
-def run(scenario: Scenario[Any], case: Case, answer_text: str | None = None) -> Outcome:
-    """What the runner does, without its I/O: rules, rule drafts, prompt, answer, drafts.
-
-    Args:
-        answer_text: the model's answer; a stand-in answer for None.
-
-    Raises:
-        AnswerInvalid: the answer does not fit the scenario's output model.
-    """
-    findings = tuple(scenario.rules(case))
-    drafts = list(scenario.rule_drafts(case, findings))
-    if not scenario.asks(case, findings):
-        return Outcome(findings, tuple(drafts), 0)
-    talk = chat(scenario.prompt(case), case)
-    text = answer_text if answer_text is not None else stand_in_answer(scenario.output_model, talk.tags)
-    answer, cut = parse_answer(scenario.output_model, text, talk.tags)
-    drafts += scenario.drafts(case, answer, findings)
-    return Outcome(findings, tuple(drafts), cut)
+    answers, panel = data.get("answers") or {}, data.get("panel") or {}
+    return GoldenCase(path.stem, data["about"], case, data.get("answer"), data["expect"], kind, answers, panel)
 
 
 def check(scenario: Scenario[Any], golden: GoldenCase) -> Outcome:
@@ -124,8 +121,8 @@ def check(scenario: Scenario[Any], golden: GoldenCase) -> Outcome:
     Raises:
         NotConformant: it is not what was expected; says what differs.
     """
-    text = json.dumps(golden.answer, ensure_ascii=False) if golden.answer is not None else None
-    outcome = run(scenario, golden.case, text)
+    given = golden.said
+    outcome = run(scenario, golden.case, answers=given)
     said = "\n".join(words(d.resource) for d in outcome.drafts)
     expect = golden.expect
     differences = [
@@ -133,6 +130,9 @@ def check(scenario: Scenario[Any], golden: GoldenCase) -> Outcome:
         _differs("findings", expect, sorted(f.code for f in outcome.findings)),
         _differs("drafts", expect, sorted(d.name for d in outcome.drafts)),
         _differs("cut", expect, outcome.cut),
+        _differs("asked", expect, sorted(each.name for each in outcome.asked)),
+        _differs("notices", expect, sorted({f.code for f in outcome.notices})),
+        *_unheard(given, outcome),
         *(f"does not say {text!r}" for text in expect.get("says", ()) if text not in said),
         *(f"says {text!r}" for text in expect.get("never_says", ()) if text in said),
         *_values(outcome, expect.get("values", {})),
@@ -152,6 +152,16 @@ def words(resource: Mapping[str, Any]) -> str:
     for content in listed(resource, "content"):
         shown.append(base64.b64decode(content["attachment"]["data"]).decode())
     return "\n".join(shown)
+
+
+def _unheard(given: Answers, outcome: Outcome) -> Sequence[str]:
+    """Steps that were answered and not asked; a case of which no model is asked at all may have an answer."""
+    asked = {each.name for each in outcome.asked}
+    return [f"step {name!r} is answered, and was not asked" for name in given.by if asked and name not in asked]
+
+
+def _json(answer: Any) -> str:
+    return json.dumps(answer, ensure_ascii=False)
 
 
 def _differs(name: str, expect: Mapping[str, Any], found: object) -> str | None:

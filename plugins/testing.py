@@ -23,12 +23,12 @@ from fhir_adapters.validate import problems
 from plugins import checks
 from plugins.errors import AnswerInvalid, NotConformant
 from plugins.fhir_text import DEVICE, draft, subject
-from plugins.golden import GoldenCase, Outcome, run
+from plugins.golden import GoldenCase
 from plugins.golden import check as check_golden
-from plugins.prompting import FENCE_CLOSE, FENCE_OPEN, chat, parse_answer
+from plugins.prompting import FENCE_CLOSE, FENCE_OPEN, parse_answer
 from plugins.purity import impure_calls
-from plugins.scenario import PASSAGE, Case, Draft, Locale, Scenario
-from plugins.stand_in import stand_in_answer
+from plugins.scenario import FIRST, PASSAGE, Case, Draft, Locale, Scenario
+from plugins.walking import Answers, Asked, Outcome, question, run, sought
 
 #: What a scenario may not import: I/O, clocks, chance, and the rest of careloom.
 FORBIDDEN = frozenset({
@@ -62,6 +62,7 @@ class ScenarioConformance:
     golden: ClassVar[Sequence[GoldenCase]] = ()
     #: Which case, and which distortion of it, was tried last; for whoever tells what failed.
     at: str = ""
+    _number: int = 0
 
     def test_it_may_be_loaded(self) -> None:
         """It keeps the rules of the scenario API: bounded output, known types, known placeholders."""
@@ -79,28 +80,44 @@ class ScenarioConformance:
         for name in _imports(inspect.getsource(inspect.getmodule(type(self.scenario)) or type(self.scenario))):
             _require(name.split(".")[0] not in FORBIDDEN, f"imports {name}; a scenario is pure")
 
+    def test_it_comes_to_its_end_in_every_case(self) -> None:
+        """The runner's whole way: rules, questions to the knowledge base, each step, a panel one and all, drafts."""
+        for case in self._everything():
+            kept = _copied(case)  # what a scenario does to it is another test's
+            sought(self.scenario, kept)
+            for _ in self._runs(kept):
+                pass
+
     def test_the_same_case_gives_the_same_drafts_and_is_not_changed(self) -> None:
         """Purity, seen from outside."""
         for case in self._everything():
             before = copy.deepcopy((case.trigger, case.patient, dict(case.resources)))
-            first, second = self._run(case), self._run(case)
+            first, second = list(self._runs(case)), list(self._runs(case))
             _require(first == second, "gave two different outcomes for one case")
             _require(before == (case.trigger, case.patient, dict(case.resources)), "changed the case that it was given")
 
     def test_it_reads_no_clock_no_chance_no_file_and_no_network(self) -> None:
         """Purity, seen from inside: every call that it makes is watched, but for what it reads once and keeps."""
         for case in self._as_they_are():
-            self._run(case)
-            calls = impure_calls(lambda case=case: self._run(case))  # type: ignore[misc]
+            list(self._runs(case))
+            calls = impure_calls(lambda case=case: list(self._runs(case)))  # type: ignore[misc]
             _require(not calls, f"asks for {'; '.join(calls)}")
 
     def test_it_keeps_nothing_from_one_case_for_the_next(self) -> None:
         """The cases in turn, then backwards: no outcome depends on what was worked on before."""
         cases = list(self._as_they_are())
-        forwards = [self._run(case) for case in cases]
-        self.at = "all cases in turn"
+        forwards = [list(self._runs(case)) for case in self._as_they_are()]
         for n in reversed(range(len(cases))):
-            _require(self._run(cases[n]) == forwards[n], "an outcome depends on the cases before it")
+            self._number = n
+            again = list(self._runs(cases[n]))
+            self.at = "all cases in turn"
+            _require(again == forwards[n], "an outcome depends on the cases before it")
+
+    def test_each_step_is_asked_in_some_case(self) -> None:
+        """A step that no case leads to is one that nothing here has tried."""
+        asked = {each.name for case in self._everything() for each in self._questions(case)}
+        for step in self.scenario.steps:
+            _require(step.name in asked, f"step {step.name!r} is asked in no case; write one whose answers lead to it")
 
     def test_golden_cases_come_out_as_they_are_written(self) -> None:
         """What a clinician wrote down of each case."""
@@ -110,33 +127,39 @@ class ScenarioConformance:
 
     def test_the_instruction_is_short_static_and_in_both_languages(self) -> None:
         """The same for every case, so that the model server's prefix cache serves it."""
-        for locale in _LOCALES:
-            said = {self.scenario.prompt(replace(case, locale=locale)).instruction for case in self._everything()}
-            _require(len(said) == 1, f"{locale}: the instruction depends on the case")
-            _require(all(0 < len(text) <= MAX_INSTRUCTION for text in said), f"{locale}: instruction empty or too long")
-        chinese, english = (
-            self.scenario.prompt(replace(self.cases[0], locale=locale)).instruction for locale in _LOCALES
-        )
-        _require(bool(re.search(r"[\u4e00-\u9fff]", chinese)), "the zh instruction is not Chinese")
-        _require(not re.search(r"[\u4e00-\u9fff]", english), "the en instruction is not English")
+        said: dict[tuple[str, Locale], set[str]] = {}
+        for case in self._everything():
+            for locale in _LOCALES:
+                for asked in self._questions(replace(case, locale=locale)):
+                    said.setdefault((asked.name, locale), set()).add(asked.prompt.instruction)
+        for (name, locale), texts in said.items():
+            of = "" if name == FIRST else f"step {name!r}: "
+            _require(len(texts) == 1, f"{of}{locale}: the instruction depends on the case")
+            _require(
+                all(0 < len(text) <= MAX_INSTRUCTION for text in texts), f"{of}{locale}: instruction empty or too long"
+            )
+            chinese = any(re.search(r"[\u4e00-\u9fff]", text) for text in texts)
+            _require(chinese or locale != "zh", f"{of}the zh instruction is not Chinese")
+            _require(not chinese or locale != "en", f"{of}the en instruction is not English")
 
     def test_text_of_the_record_never_leaves_its_fence(self) -> None:
         """One opening and one closing fence, no chat template token, one line a fact."""
         for case in self._everything():
-            talk = chat(self.scenario.prompt(case), case)
-            lines = talk.messages[1]["content"].split("\n")
-            body = "\n".join(lines[1:-1])
-            _require(lines[0] == FENCE_OPEN and lines[-1] == FENCE_CLOSE, "the facts are not fenced")
-            _require(
-                not any(mark in body for mark in ("<<<", ">>>", "<|", "</s>", "[INST]")), "data holds a fence or token"
-            )
-            _require(sum(line.startswith("R") for line in lines[1:-1]) == len(talk.tags), "a fact takes several lines")
-            _require(len(body) <= 3000 + 400, "the prompt is over its cap")
+            for asked in self._questions(case):
+                of = "" if asked.name == FIRST else f"step {asked.name!r}: "
+                lines = asked.talk.messages[1]["content"].split("\n")
+                body = "\n".join(lines[1:-1])
+                _require(lines[0] == FENCE_OPEN and lines[-1] == FENCE_CLOSE, f"{of}the facts are not fenced")
+                _require(not any(mark in body for mark in _MARKS), f"{of}data holds a fence or token")
+                facts = sum(line.startswith("R") for line in lines[1:-1])
+                _require(facts == len(asked.talk.tags), f"{of}a fact takes several lines")
+                _require(len(body) <= 3000 + 400, f"{of}the prompt is over its cap")
 
     def test_every_draft_is_valid_and_names_only_what_the_case_holds(self) -> None:
         """For each case, each of its distortions, both languages, and answers without sense."""
         for seed, case in enumerate(self._everything()):
-            self._check(case, self._run(case, seed))
+            for outcome in self._runs(case, seed):
+                self._check(case, outcome)
 
     def test_red_flags_are_raised_without_any_answer(self) -> None:
         """`rules` and `rule_drafts` need no model, and what they draft is valid by itself."""
@@ -146,24 +169,49 @@ class ScenarioConformance:
             self._check(case, Outcome(findings, drafts, 0))
 
     def test_garbage_of_a_model_is_refused_without_being_repeated(self) -> None:
-        """What is no answer raises AnswerInvalid, and the message holds nothing of it."""
-        tags = chat(self.scenario.prompt(self.cases[0]), self.cases[0]).tags
-        for text in _GARBAGE:
-            try:
-                parse_answer(self.scenario.output_model, text, tags)
-            except AnswerInvalid as invalid:
-                _require("xxx" not in str(invalid) and "trailing" not in str(invalid), "an error repeats the answer")
-            else:
-                raise NotConformant(f"{self.scenario.id}: took {text[:20]!r} for an answer")
+        """What is no answer raises AnswerInvalid, at each step; the message holds nothing of it."""
+        tags = question(self.scenario, self.cases[0]).talk.tags
+        models = {FIRST: self.scenario.output_model} | {step.name: step.output_model for step in self.scenario.steps}
+        for name, model in models.items():
+            of = "" if name == FIRST else f"step {name!r}: "
+            for text in _GARBAGE:
+                try:
+                    parse_answer(model, text, tags)
+                except AnswerInvalid as invalid:
+                    repeated = "xxx" in str(invalid) or "trailing" in str(invalid)
+                    _require(not repeated, f"{of}an error repeats the answer")
+                else:
+                    raise NotConformant(f"{self.scenario.id}: {of}took {text[:20]!r} for an answer")
 
-    def _run(self, case: Case, seed: int = 0) -> Outcome:
-        tags = chat(self.scenario.prompt(case), case).tags
-        return run(self.scenario, case, stand_in_answer(self.scenario.output_model, tags, seed))
+    def _runs(self, case: Case, seed: int = 0) -> Iterator[Outcome]:
+        """The case with stand-in answers; of steps several and the golden case's own; of a panel agreement, too.
+
+        A member of a panel whose answer is garbage, whose server is down or that is switched off, is absent.
+        """
+        question(self.scenario, case)
+        ways = [Answers(seed=seed)]
+        if self.scenario.panel:
+            ways.append(Answers(panel={"model-a": seed, "model-b": seed}))
+            for why in ("model_invalid_output", "switched_off"):
+                ways.append(Answers(panel={"model-a": seed + 2, "model-b": seed + 3}, absent={"model-c": why}))
+        elif self.scenario.steps:
+            ways += [Answers(seed=seed + more) for more in (7, 14)]
+        if self._number < len(self.golden) and (self.scenario.panel or self.scenario.steps):
+            ways.append(self.golden[self._number].said)
+        for each in ways:
+            yield run(self.scenario, case, answers=each)
+
+    def _questions(self, case: Case) -> Iterator[Asked]:
+        """The first question, and each step's in every way that the answers lead to it."""
+        yield question(self.scenario, case)
+        if self.scenario.steps:
+            for outcome in self._runs(case):
+                yield from outcome.asked[1:]
 
     def _as_they_are(self) -> Iterator[Case]:
         """Each case in its own language."""
         for number, case in enumerate(self.cases):
-            self.at = self._name(number)
+            self.at, self._number = self._name(number), number
             yield case
 
     def _name(self, number: int) -> str:
@@ -172,7 +220,7 @@ class ScenarioConformance:
     def _everything(self) -> Iterator[Case]:
         """Each case and each of its distortions, the languages in turn."""
         for number, case in enumerate(self.cases):
-            name = self._name(number)
+            name, self._number = self._name(number), number
             for locale in _LOCALES:
                 self.at = f"{name} in {locale}"
                 yield replace(case, locale=locale)
@@ -231,6 +279,11 @@ def xhtml_fault(div: str) -> str | None:
             open_tags.append(name)
     left = _TAGS.sub("", div)
     return "the narrative is not balanced or not escaped" if open_tags or "<" in left or not left.strip() else None
+
+
+def _copied(case: Case) -> Case:
+    trigger, patient, resources = copy.deepcopy((case.trigger, case.patient, dict(case.resources)))
+    return replace(case, trigger=trigger, patient=patient, resources=resources)
 
 
 def empty(case: Case) -> Case:

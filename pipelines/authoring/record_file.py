@@ -17,7 +17,7 @@ from pipelines.demo.journeys import journey
 from pipelines.errors import ConfigError
 from plugins.errors import PluginError
 from plugins.golden import GoldenCase, read_case
-from plugins.scenario import Locale, Resource
+from plugins.scenario import FIRST, Locale, Resource
 
 _URN = re.compile(r"urn:uuid:[0-9A-Fa-f-]+")
 
@@ -125,8 +125,14 @@ def _renamed(node: Any, named: Mapping[str, str]) -> Any:
 
 
 def given_answer(what: str) -> list[str]:
-    """The model's answer that stands in a golden case, as JSON; none where `what` is something else."""
+    """The models' answers that stand in a golden case, as JSON, in the order of the questions, then of the panel; none
+    where `what` is something else.
+    """
     path = Path(what)
     data = _json(path) if path.is_file() else {}
-    answer = data.get("answer") if "trigger" in data and "expect" in data else None
-    return [json.dumps(answer, ensure_ascii=False)] if answer is not None else []
+    if "trigger" not in data or "expect" not in data:
+        return []
+    by = dict(data.get("answers") or {})
+    panel = [said for said in (data.get("panel") or {}).values() if not isinstance(said, str)]
+    answers = [data.get("answer"), by.pop(FIRST, None), *by.values(), *panel]
+    return [json.dumps(answer, ensure_ascii=False) for answer in answers if answer is not None]

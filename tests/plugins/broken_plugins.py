@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipelines.authoring.package import write_package
 
@@ -11,7 +14,8 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "plugin-refusals.md"
 HEAD = """# What is said of a broken plugin
 
 Each row is the scenario that `careloom new` writes with one thing changed, and the first line that `careloom check`
-says of it. Written by `tests/plugins/test_broken_plugins.py`; a test holds it.
+says of it; where it is about a step, a panel or the knowledge base, one that has it (`tests/plugins/broken_plugins.py`)
+and comes through the whole kit before it is changed. Written by `tests/plugins/test_broken_plugins.py`, which holds it.
 
 | what is wrong | what is said | where it is found |
 |---|---|---|
@@ -27,6 +31,7 @@ class Broken:
         about: what is wrong, for people.
         old, new: what is replaced in the module; an empty `old` appends.
         says: a part of what must be said.
+        base: what the module has before: "steps", "panel", "knowledge", or nothing more than `careloom new` writes.
     """
 
     name: str
@@ -34,13 +39,119 @@ class Broken:
     old: str
     new: str
     says: str
+    base: str = ""
+
+
+_RULES = "    def rules(self"
+_STEPS = '''    steps = (Step("doubts", Doubts),)
+
+    def next_prompt(self, case: Case, step: Step, answers: Any) -> Prompt | None:
+        """Asked where there is something to doubt."""
+        if not answers[FIRST].points:
+            return None
+        facts = [Fact(source, point.text) for point in answers[FIRST].points for source in point.sources]
+        return Prompt(_DOUBTS.in_(case.locale), facts)
+
+    def drafts_of_steps(self, case: Case, answers: Any, findings: Sequence[Finding]) -> Sequence[Draft]:
+        """The points, and behind them what is doubted."""
+        doubts = answers["doubts"].weak if "doubts" in answers else []
+        every = Answer.model_construct(points=[*answers[FIRST].points, *doubts])
+        return self.drafts(case, every, findings)
+
+'''
+_DOUBTS = '''_DOUBTS = Text(zh="这些要点中哪些证据不足?写入 weak。", en="Which of these points are weak? Give weak.")
+
+
+class Doubts(BaseModel):
+    """What may be answered to the second question."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weak: Annotated[list[Point], Field(max_length=2)]
+
+
+class X'''
+_PANEL = '''    panel = True
+
+    def drafts_of_panel(self, case: Case, answer: Any, findings: Sequence[Finding]) -> Sequence[Draft]:
+        """Each member's points under its name."""
+        patient = subject(case)
+        sections = [
+            (model, [Line(point.text, cited(point.sources)) for point in said.points])
+            for model, said in answer.answers.items()
+            if said.points
+        ]
+        if patient is None or not sections:
+            return ()
+        resource = {
+            "resourceType": "Communication",
+            "text": narrative(sections, case.locale),
+            "status": "preparation",
+            "subject": {"reference": patient},
+            "sender": {"reference": DEVICE},
+            "payload": [{"contentString": f"{model}: {line.text}"} for model, lines in sections for line in lines],
+        }
+        return [Draft("points", resource, cited(s for _, lines in sections for line in lines for s in line.sources))]
+
+'''
+_KNOWLEDGE = '''    knowledge = (KnowledgeQuery("advice", cap=2),)
+
+    def questions(self, case: Case) -> dict[str, str]:
+        """About each allergy."""
+        return {"advice": " ".join(display(r.get("code")) for r in _current(case))}
+
+'''
+
+
+def _imports(text: str, *names: str) -> str:
+    start = "from plugins.scenario import ("
+    return text.replace(start, start + "".join(f"\n    {name}," for name in names), 1)
+
+
+def _with_steps(text: str) -> str:
+    return _imports(text, "FIRST", "Step").replace("class X", _DOUBTS, 1).replace(_RULES, _STEPS + _RULES, 1)
+
+
+def _with_panel(text: str) -> str:
+    return text.replace(_RULES, _PANEL + _RULES, 1)
+
+
+def _with_knowledge(text: str) -> str:
+    return _imports(text, "KnowledgeQuery").replace(_RULES, _KNOWLEDGE + _RULES, 1)
+
+
+def _answered_steps(case: dict[str, Any]) -> None:
+    first = case.pop("answer")
+    left = [point for point in first["points"] if point["sources"] != ["R99"]]
+    case["answers"] = {"first": first} | ({"doubts": {"weak": []}} if left else {})
+    case["expect"]["asked"] = list(case["answers"])
+
+
+def _answered_panel(case: dict[str, Any]) -> None:
+    answer = case.pop("answer")
+    case["panel"] = {"one": answer, "other": {"points": []}, "gone": "model_timeout"}
+    case["expect"]["notices"] = ["panel.absent", *(["panel.disagreement"] if answer["points"] else [])]
+
+
+#: What a module has before it is broken, and what its golden cases then say.
+BASES: Mapping[str, tuple[Callable[[str], str], Callable[[dict[str, Any]], None]]] = {
+    "": (str, lambda case: None),
+    "steps": (_with_steps, _answered_steps),
+    "panel": (_with_panel, _answered_panel),
+    "knowledge": (_with_knowledge, lambda case: None),
+}
 
 
 def write(broken: Broken, folder: Path) -> Path:
     """The broken package."""
     package = write_package("pre_visit", f"x-{broken.name}", folder)
     module = package / f"x_{broken.name.replace('-', '_')}" / "scenario.py"
-    text = module.read_text(encoding="utf-8")
+    build, answer = BASES[broken.base]
+    for file in (package / "tests" / "golden").glob("*.json"):
+        case = json.loads(file.read_text(encoding="utf-8"))
+        answer(case)
+        file.write_text(json.dumps(case, ensure_ascii=False), encoding="utf-8")
+    text = build(module.read_text(encoding="utf-8"))
     assert broken.old == "" or text.count(broken.old) >= 1, broken.old
     changed = text.replace(broken.old, broken.new, 1) if broken.old else text + broken.new
     module.write_text(changed, encoding="utf-8")
@@ -189,5 +300,128 @@ BROKEN = (
     ),
     Broken(
         "rule-gone", "the rule no longer finds what it must", '== "high"', '== "extreme"', "findings are [], expected"
+    ),
+    Broken(
+        "step-raises",
+        "a step's question fails",
+        "if not answers[FIRST].points:",
+        'if not answers["points"]:',
+        "KeyError: 'points' in next_prompt() for step 'doubts'",
+        "steps",
+    ),
+    Broken(
+        "step-text",
+        "a step is asked with bare text",
+        "return Prompt(_DOUBTS.in_(case.locale), facts)",
+        "return _DOUBTS.in_(case.locale)",
+        "next_prompt() for step 'doubts' returned a str; return a Prompt",
+        "steps",
+    ),
+    Broken(
+        "step-long",
+        "a step's instruction is too long",
+        "Prompt(_DOUBTS.in_(case.locale)",
+        "Prompt(_DOUBTS.in_(case.locale) * 40",
+        "step 'doubts': zh: instruction empty or too long",
+        "steps",
+    ),
+    Broken(
+        "step-english",
+        "a step's instruction is in one language",
+        "Prompt(_DOUBTS.in_(case.locale)",
+        "Prompt(_DOUBTS.en",
+        "step 'doubts': the zh instruction is not Chinese",
+        "steps",
+    ),
+    Broken(
+        "step-quotes",
+        "a step's instruction holds the answer before it",
+        "Prompt(_DOUBTS.in_(case.locale)",
+        "Prompt(_DOUBTS.in_(case.locale) + answers[FIRST].points[0].text",
+        "step 'doubts': zh: the instruction depends on the case",
+        "steps",
+    ),
+    Broken(
+        "step-never",
+        "no case leads to the step",
+        "if not answers[FIRST].points:",
+        "if len(answers[FIRST].points) < 9:",
+        "step 'doubts' is asked in no case",
+        "steps",
+    ),
+    Broken(
+        "step-counts",
+        "a step's question differs each time",
+        "        facts = [",
+        "        globals().setdefault('_SEEN', []).append(1)\n"
+        "        case = case if len(globals()['_SEEN']) % 3 else __import__('dataclasses').replace(case, locale='en')\n"
+        "        facts = [",
+        "gave two different outcomes for one case",
+        "steps",
+    ),
+    Broken(
+        "step-takes-all",
+        "a step takes anything for an answer",
+        "    weak: Annotated[list[Point], Field(max_length=2)]\n",
+        "    weak: Annotated[list[Point], Field(max_length=2)] = []\n",
+        "step 'doubts': took '{}' for an answer",
+        "steps",
+    ),
+    Broken(
+        "steps-text",
+        "what comes of the steps is text",
+        "return self.drafts(case, every, findings)",
+        'return "two points"',
+        "drafts_of_steps() returned a str; return a list",
+        "steps",
+    ),
+    Broken(
+        "steps-miss",
+        "a step that was left out is taken for answered",
+        ' if "doubts" in answers else []',
+        "",
+        "KeyError: 'doubts' in drafts_of_steps()",
+        "steps",
+    ),
+    Broken(
+        "panel-raises",
+        "what comes of the panel fails",
+        "for model, said in answer.answers.items()",
+        'for model, said in [("qwen", answer.answers["qwen"])]',
+        "KeyError: 'qwen' in drafts_of_panel()",
+        "panel",
+    ),
+    Broken(
+        "panel-absent",
+        "a member that did not answer is taken for one that did",
+        "        if patient is None or not sections:",
+        "        sections += [(model, answer.answers[model].points) for model in answer.absent]\n"
+        "        if patient is None or not sections:",
+        "in drafts_of_panel()",
+        "panel",
+    ),
+    Broken(
+        "panel-invalid",
+        "the panel's draft is not valid FHIR",
+        '"status": "preparation"',
+        '"status": "agreed"',
+        "draft 'points': Communication.status: code-invalid",
+        "panel",
+    ),
+    Broken(
+        "questions-undeclared",
+        "it looks for what knowledge does not declare",
+        'return {"advice":',
+        'return {"guideline":',
+        "questions() asks for 'guideline', which knowledge does not declare (it declares advice)",
+        "knowledge",
+    ),
+    Broken(
+        "questions-raise",
+        "what is looked for fails on an empty record",
+        '" ".join(display(r.get("code")) for r in _current(case))',
+        'display(_current(case)[0].get("code"))',
+        "IndexError: list index out of range in questions()",
+        "knowledge",
     ),
 )

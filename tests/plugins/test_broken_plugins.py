@@ -79,6 +79,31 @@ def test_every_broken_plugin_is_refused_with_what_is_wrong(refusals: list[tuple[
     assert wrong == {}
 
 
+@pytest.mark.parametrize("base", table.BASES)
+def test_what_is_broken_there_is_good_before(base: str, tmp_path: Path) -> None:
+    """With steps, with a panel and with knowledge: the whole kit, and all ten golden cases."""
+    good = table.Broken(f"good-{base}".rstrip("-"), "nothing", "", "", "", base)
+    with nothing_left_behind():
+        (target,) = find(str(table.write(good, tmp_path)))
+        assert target.refused == ()
+        (scenario,) = target.scenarios
+        checked = list(conformance(scenario, golden_cases(scenario)))
+    assert [f"{each.check}: {each.what} at {each.where}" for each in checked if not each.ok] == []
+
+
+@pytest.mark.parametrize(("base", "asked"), [("steps", 2), ("panel", 2)])
+def test_try_takes_every_answer_of_the_golden_case(base: str, asked: int, tmp_path: Path) -> None:
+    good = table.Broken(f"tried-{base}", "nothing", "", "", "", base)
+    with nothing_left_behind():
+        package = table.write(good, tmp_path)
+        patient = str(package / "tests" / "golden" / "en_red_flag.json")
+        arguments = ["try", f"pre_visit.x_tried_{base}", "--package", str(package), "--patient", patient]
+        result = CliRunner().invoke(build(), arguments)
+    assert result.exit_code == 0, result.stdout
+    assert result.stdout.count("--- answer ") == asked
+    assert "by the file" in result.stdout
+
+
 def test_the_document_shows_them_all(refusals: list[tuple[Any, str, str]]) -> None:
     """`CARELOOM_WRITE=1 pytest tests/plugins/test_broken_plugins.py` writes it."""
     text = table.HEAD + "\n".join(row(*each) for each in refusals) + "\n"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from plugins import golden
-from plugins.errors import NotConformant
+from plugins.errors import AnswerInvalid, NotConformant
 from plugins.pre_visit.triage import Triage
-from plugins.scenario import Case, Draft, Fact, Finding, Prompt, Severity, Text
+from plugins.scenario import FIRST, Case, Draft, Fact, Finding, KnowledgeQuery, Prompt, Severity, Step, Text
 from plugins.stand_in import stand_in_answer
 from plugins.testing import ScenarioConformance, draft_problems, xhtml_fault
 
@@ -124,6 +127,87 @@ def test_a_golden_case_that_comes_out_otherwise_says_what_differs() -> None:
     assert "findings are ['chest-pain-acs'], expected []" in str(caught.value)
     assert "does not say 'nothing of this'" in str(caught.value)
     assert "acuity.status is 'preliminary', expected 'final'" in str(caught.value)
+
+
+def stepped(**changes: Any) -> Any:
+    """A triage that asks a second question where the first answer has reasons."""
+
+    def next_prompt(self: Any, case: Case, step: Step, answers: Any) -> Prompt | None:
+        return self.prompt(case) if answers[FIRST].reasons else None
+
+    return type(
+        "Stepped", (Triage,), {"steps": (Step("again", Triage.output_model),), "next_prompt": next_prompt} | changes
+    )()
+
+
+def panelled(**changes: Any) -> Any:
+    def drafts_of_panel(self: Any, case: Case, answer: Any, findings: Any) -> Any:
+        return self.drafts(case, next(iter(answer.answers.values())), findings)
+
+    return type("Panelled", (Triage,), {"panel": True, "drafts_of_panel": drafts_of_panel} | changes)()
+
+
+def answered(seed: int) -> dict[str, Any]:
+    return json.loads(stand_in_answer(Triage.output_model, ["R1"], seed))  # type: ignore[no-any-return]
+
+
+def recorded(expect: Any, **said: Any) -> golden.GoldenCase:
+    return golden.GoldenCase("one", "about", CASE, None, expect, **said)
+
+
+def test_a_recorded_answer_leads_to_a_step_or_past_it() -> None:
+    reasons = {**answered(0), "reasons": [{"text": "chest pain", "sources": ["R1"]}]}
+    asked = {"first": reasons, "again": reasons}
+    outcome = golden.check(stepped(), recorded({"asked": ["first", "again"]}, answers=asked))
+    assert [each.name for each in outcome.asked] == ["first", "again"]
+    past = {"first": {**reasons, "reasons": []}}
+    golden.check(stepped(), recorded({"asked": ["first"]}, answers=past))
+    with pytest.raises(NotConformant, match="step 'again' is answered, and was not asked"):
+        golden.check(stepped(), recorded({}, answers={**past, "again": reasons}))
+    with pytest.raises(NotConformant, match="'agian' is no question of the scenario; it has first, again"):
+        golden.check(stepped(), recorded({}, answers={"agian": reasons}))
+
+
+def test_garbage_at_a_later_step_is_no_answer() -> None:
+    reasons = {**answered(0), "reasons": [{"text": "chest pain", "sources": ["R1"]}]}
+    with pytest.raises(AnswerInvalid):
+        golden.check(stepped(), recorded({}, answers={"first": reasons, "again": {"odd": 1}}))
+
+
+def test_a_recorded_panel_differs_and_lacks_a_member() -> None:
+    low, high = ({**answered(0), "acuity": acuity} for acuity in ("4", "2"))
+    wanted = {"notices": ["panel.absent", "panel.disagreement"]}
+    golden.check(panelled(), recorded(wanted, panel={"a": low, "b": high, "c": "model_timeout"}))
+    golden.check(panelled(), recorded({"notices": []}, panel={"a": low, "b": low}))
+    with pytest.raises(NotConformant, match="two members at least must answer"):
+        golden.check(panelled(), recorded({}, panel={"a": low, "c": "model_timeout"}))
+    with pytest.raises(NotConformant, match="the scenario asks no panel"):
+        golden.check(Triage(), recorded({}, panel={"a": low, "b": low}))
+
+
+def test_a_case_that_says_twice_what_is_answered_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.json"
+    path.write_text(json.dumps({"expect": {}, "answer": {}, "panel": {"a": {}}}), encoding="utf-8")
+    with pytest.raises(NotConformant, match=r"twice\.json: answer and panel: one of them says what is answered"):
+        golden.read_case(path)
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        (stepped(next_prompt=lambda *_: "text"), "next_prompt() for step 'again' returned a str"),
+        (stepped(drafts_of_steps=lambda *_: None), "drafts_of_steps() returned None"),
+        (stepped(drafts_of_steps=lambda *_: [{}]), "drafts_of_steps() returned a dict among others; return Draft(...)"),
+        (panelled(drafts_of_panel=lambda *_: "text"), "drafts_of_panel() returned a str"),
+        (stepped(rules=lambda *_: "text"), "rules() returned a str"),
+        (panelled(knowledge=(KnowledgeQuery("a"),), questions=lambda *_: {"a": [3]}), "questions()['a'] holds an int"),
+        (panelled(knowledge=(KnowledgeQuery("a"),), questions=lambda *_: None), "questions() returned None"),
+    ],
+)
+def test_what_the_runner_could_not_read_is_found(broken: Any, says: str) -> None:
+    one = type("Kit", (ScenarioConformance,), {"scenario": broken, "cases": (CASE,)})()
+    with pytest.raises(NotConformant, match=re.escape(says)):
+        one.test_it_comes_to_its_end_in_every_case()
 
 
 def test_stand_in_answers_are_the_same_for_a_seed_and_differ_between_seeds() -> None:
