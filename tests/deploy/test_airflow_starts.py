@@ -1,4 +1,4 @@
-"""What Airflow needs to start by deploy/: a password file that it may write, a way to its API, probes.
+"""What Airflow needs to start by deploy/: a password file that it may write, a way to its API, probes, a broker.
 
 Each held to what Airflow's source and its official chart's templates do; neither chart nor image was run here.
 """
@@ -11,8 +11,10 @@ import re
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -228,3 +230,55 @@ def test_every_component_that_the_chart_starts_is_one_whose_probes_were_looked_a
         assert values[name]["logGroomerSidecar"] == {"enabled": False}, name
     for name in ("flower", "cleanup", "databaseCleanup", "pgbouncer"):
         assert not values.get(name, {}).get("enabled", False), name
+
+
+# --- secrets that are made beforehand ---------------------------------------------------------------------------------
+
+
+def head_of_values() -> str:
+    lines = (KUBERNETES / "airflow-values.yaml").read_text("utf-8").splitlines()
+    return "".join(line.removeprefix("#").strip() + "\n" for line in lines[: lines.index("executor: CeleryExecutor")])
+
+
+def named_secrets(values: Any) -> Iterator[str]:
+    """Every Secret that the values name, wherever they do."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            if isinstance(value, str) and key.lower().endswith("secretname"):
+                yield value
+            else:
+                yield from named_secrets(value)
+    elif isinstance(values, list):
+        for value in values:
+            yield from named_secrets(value)
+
+
+def test_every_secret_of_the_values_is_one_that_their_head_has_made() -> None:
+    head = head_of_values().replace("\n", " ")
+    named = set(named_secrets(airflow_values()))
+    assert len(named) == 8
+    for name in named - {"careloom-config"}:
+        assert re.search(rf"\b{name} \[[\w.-]+\]", head), name
+
+
+def test_the_broker_is_asked_with_the_password_that_redis_was_given(tmp_path: Path) -> None:
+    """The commands of the values' head are run, with a kubectl that writes down what it is given."""
+    values = airflow_values()
+    assert values["redis"]["enabled"]
+    assert "password" not in values["redis"], "the chart refuses both"
+    commands = re.search(r"^password=.*\n(?:(?:kubectl|--from).*\n)+", head_of_values(), re.MULTILINE)
+    assert commands is not None
+    (tmp_path / "kubectl").write_text(f'#!/bin/sh\nprintf "%s\\n" "$6" "$7" >>{tmp_path}/given\n', "utf-8")
+    (tmp_path / "kubectl").chmod(0o755)
+    path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    subprocess.run(["sh", "-euc", commands[0]], env={"PATH": path}, check=True, timeout=60)
+
+    given = (tmp_path / "given").read_text("utf-8").splitlines()
+    made = dict(zip(given[::2], given[1::2], strict=True))
+    password = made[values["redis"]["passwordSecretName"]].removeprefix("--from-literal=password=")
+    url = urlsplit(made[values["data"]["brokerUrlSecretName"]].removeprefix("--from-literal=connection="))
+    # nothing that a URL writes otherwise, and no -- in front, which redis-server takes for an option
+    assert re.fullmatch(r"[0-9a-f]{64}", password)
+    assert (url.scheme, unquote(url.password or "")) == ("redis", password)
+    # the chart's service, of the release that the head installs
+    assert (url.hostname, url.port) == ("airflow-redis", 6379)
