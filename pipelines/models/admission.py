@@ -130,7 +130,8 @@ class Follower:
     Args:
         gate: whose limit it sets.
         most: the configured bound.
-        look: reads the server's queue; None where it does not say, and the limit stays.
+        look: reads the server's queue; None where it does not say: then the limit stays. Where the server has never said
+            anything, what a refusal has taken from the limit comes back by one a look.
         every: seconds between looks.
     """
 
@@ -143,6 +144,7 @@ class Follower:
         self._every = every
         self._task: asyncio.Task[None] | None = None
         self._first = asyncio.Lock()
+        self._says = False
 
     async def started(self) -> None:
         """Look once before the first request, then go on looking; a newcomer takes half of what it might."""
@@ -150,6 +152,7 @@ class Follower:
             if self._task is None:
                 seen = await self._look()
                 if seen is not None:
+                    self._says = True
                     self._gate.limit = 1 if seen.crowded else max(1, self._most // 2)
                 self._task = asyncio.create_task(self._follow())
 
@@ -168,7 +171,10 @@ class Follower:
             await asyncio.sleep(self._every)
             seen = await self._look()
             if seen is not None:
+                self._says = True
                 self._gate.limit = next_limit(self._gate.limit, self._most, seen)
+            elif not self._says:
+                self._gate.limit = min(self._most, self._gate.limit + 1)
 
 
 class Room:

@@ -46,7 +46,8 @@ class Model(Section):
         intended_use, limits: in the maker's words; for people.
         card: address of its model card.
         stand_in: true where no model answers but the test stand-in; every draft then says so.
-        max_in_flight: requests at a time at most, in each process.
+        max_in_flight: requests at a time at most, in each process. Of a server that shows vLLM's own /metrics (kind
+            "openai" alone) fewer where its queue stands; of every other it is a fixed cap: set what the server bears.
         timeout: seconds for one answer.
         attempts: tries within one task for an answer that fails by transport, 429 or 5xx.
         cost_per_1k_prompt_tokens, cost_per_1k_completion_tokens, cost_per_second: in `currency`; added up.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -169,6 +170,32 @@ def test_a_refusal_for_want_of_room_halves_the_limit_and_looks_raise_it_again() 
         return halved, gate.limit
 
     assert asyncio.run(run()) == (4, 8)
+
+
+def test_what_a_refusal_took_comes_back_where_the_server_never_says_its_queue() -> None:
+    """And where it did say and now does not, as a vLLM too busy for its /metrics, the limit stays."""
+
+    async def limits(patience: float, *seen: Depth | None) -> list[int]:
+        looks = iter(seen)
+        gate = Gate(8)
+
+        async def look() -> Depth | None:
+            return next(looks, None)
+
+        follower = Follower(gate, 8, look, every=0.001)
+        await follower.started()
+        gate.limit = 8
+        follower.overloaded()
+        refused = gate.limit
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while gate.limit < 8:
+                    await asyncio.sleep(0.001)
+        await follower.close()
+        return [refused, gate.limit]
+
+    assert asyncio.run(limits(5)) == [4, 8]
+    assert asyncio.run(limits(0.1, IDLE)) == [4, 4]
 
 
 def room(seen: Depth | None, **routing: str) -> Room:

@@ -29,9 +29,12 @@ from pipelines.config import Plugins
 from pipelines.errors import ConfigError
 from plugins import hookspecs
 from plugins.checks import check
+from plugins.golden import GoldenCase
+from plugins.golden import check as check_golden
 from plugins.manager import load
 from plugins.matching import Matcher
-from plugins.scenario import FIRST, Case, Scenario
+from plugins.model_backend import PRIORITIES
+from plugins.scenario import FIRST, Case, Scenario, Stage
 from plugins.testing import ScenarioConformance
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
@@ -89,6 +92,64 @@ def test_the_scenario_with_a_second_question_asks_it_where_the_document_says_so(
     asked = scenario.next_prompt(CASE, step, {FIRST: shown.Brief(points=[point, point])})
     assert asked is not None
     assert [fact.text for fact in asked.facts] == ["knee pain", "knee pain"]
+
+
+@pytest.mark.parametrize("promise", KIT)
+@pytest.mark.parametrize("name", ["CarefulBrief", "SecondOpinion"])
+def test_steps_and_panel_in_the_document_are_conformant(shown: ModuleType, name: str, promise: str) -> None:
+    kit: Any = type("Kit", (ScenarioConformance,), {"scenario": getattr(shown, name)(), "cases": (CASE,)})()
+    getattr(kit, promise)()
+
+
+def test_the_panel_in_the_document_says_who_said_what(shown: ModuleType) -> None:
+    brief, none = {"points": [{"text": "knee pain", "sources": ["R1"]}]}, {"points": []}
+    expect = {"notices": ["panel.absent", "panel.disagreement"], "says": ["first: knee pain"], "drafts": ["opinions"]}
+    said = {"first": brief, "second": none, "third": "model_timeout"}
+    check_golden(shown.SecondOpinion(), GoldenCase("panel", "one of three is silent", CASE, None, expect, panel=said))
+
+
+@pytest.mark.parametrize("promise", KIT)
+def test_the_dialogue_in_the_document_is_conformant(shown: ModuleType, promise: str) -> None:
+    kit: Any = type("Kit", (ScenarioConformance,), {"scenario": shown.Dialogue(), "cases": (dialogue(),)})()
+    getattr(kit, promise)()
+
+
+def test_the_dialogue_in_the_document_reads_what_was_said_days_before_and_answers_the_last(shown: ModuleType) -> None:
+    scenario, case = check(shown.Dialogue()), dialogue()
+    assert Matcher([scenario]).match(case.trigger) == [scenario]
+    assert [fact.text for fact in scenario.prompt(case).facts] == ["And at night?", "Rest it.", "My knee hurts."]
+    said = {"points": [{"text": "Pain at night", "sources": ["R1", "R3"]}]}
+    (draft,) = check_golden(scenario, GoldenCase("talk", "third message", case, said, {"drafts": ["brief"]})).drafts
+    assert draft.resource["inResponseTo"] == [{"reference": "Communication/m3"}]
+    assert draft.sources == ("Communication/m3", "Communication/m1")
+
+
+def dialogue() -> Case:
+    """A question, an answer, and days later what the patient asks next; a message about something else beside it."""
+
+    def message(id_: str, sender: str, text: str, day: int, answers: str = "") -> dict[str, Any]:
+        tied = {"inResponseTo": [{"reference": f"Communication/{answers}"}]} if answers else {}
+        said = {"payload": [{"contentString": text}], "sent": f"2026-11-{day}T08:00:00+08:00", **tied}
+        about = {"subject": {"reference": "Patient/p1"}, "sender": {"reference": sender}}
+        return {"resourceType": "Communication", "id": id_, "status": "completed", **about, **said}
+
+    earlier = [
+        message("m1", "Patient/p1", "My knee hurts.", 18),
+        message("m2", "Practitioner/d1", "Rest it.", 19, answers="m1"),
+        message("x", "Patient/p1", "Where do I park?", 20),
+    ]
+    return Case(
+        message("m3", "Patient/p1", "And at night?", 21, answers="m2"),
+        CASE.patient,
+        {"messages": earlier},
+        "en",
+        CASE.now,
+    )
+
+
+def test_the_priority_that_the_document_tells_is_that_of_the_stages() -> None:
+    assert sorted(PRIORITIES, key=PRIORITIES.__getitem__) == [Stage.IN_VISIT, Stage.PRE_VISIT, Stage.POST_VISIT]
+    assert not hasattr(Scenario, "priority")
 
 
 def test_the_test_class_in_the_document_is_one(shown: ModuleType) -> None:
