@@ -130,8 +130,8 @@ class Follower:
     Args:
         gate: whose limit it sets.
         most: the configured bound.
-        look: reads the server's queue; None where it does not say: then the limit stays. Where the server has never said
-            anything, what a refusal has taken from the limit comes back by one a look.
+        look: reads the server's queue; None where it does not say: then the limit stays. Where the server has never
+            said anything, what a refusal has taken from the limit comes back by one a look.
         every: seconds between looks.
     """
 
