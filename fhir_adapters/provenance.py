@@ -7,7 +7,7 @@ version, rules and guards stand as URIs in `Provenance.policy`: the plan that th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -30,6 +30,7 @@ class Author:
         version: of it.
         registration_number: the model's registration (备案号), or None.
         stand_in: true where a stand-in answered and no model did.
+        intended_use, limits, card: what the maker says that it is for and not for, and where its model card is.
     """
 
     kind: Literal["model", "rules"]
@@ -37,6 +38,9 @@ class Author:
     version: str
     registration_number: str | None = None
     stand_in: bool = False
+    intended_use: str = ""
+    limits: str = ""
+    card: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +65,22 @@ class Origin:
 
 
 def device_id(author: Author) -> str:
-    """The value of the Device's identifier: the same for the same author."""
+    """The value of the Device's identifier: the same for the same author, what is said of it included.
+
+    An author of whom no more is said than before there was more to say keeps the Device that it had.
+    """
     said = (author.kind, author.name, author.version, author.registration_number or "", str(author.stand_in))
+    described = (author.intended_use, author.limits, author.card)
+    said = (*said, *described) if any(described) else said  # type: ignore[assignment]
     return f"{author.kind}-{hashlib.sha256(chr(31).join(said).encode()).hexdigest()[:32]}"
 
 
 def device(author: Author) -> dict[str, Any]:
-    """The Device that an author is; a stand-in says in its name, type and note that it is none."""
+    """The Device that an author is; a stand-in says in its name, type and note that it is none.
+
+    Its limits are `safety`, R4's element for what its users must know; intended use and model card have no element of
+    their own (`url` is where a device is reached), and are notes.
+    """
     identifiers = [{"system": DEVICE_SYSTEM, "value": device_id(author)}]
     if author.registration_number:
         identifiers.append({"system": REGISTRATION_SYSTEM, "value": author.registration_number})
@@ -82,10 +95,20 @@ def device(author: Author) -> dict[str, Any]:
     if author.stand_in:
         device["deviceName"] = [{"name": f"STAND-IN, not a model: {author.name}", "type": "model-name"}]
         device["type"] = {"text": "Stand-in for a language model"}
-        device["note"] = [
-            {"text": "A stand-in answered in place of a language model. Its drafts have no medical value."}
-        ]
+    if notes := list(_notes(author)):
+        device["note"] = [{"text": note} for note in notes]
+    if author.limits:
+        device["safety"] = [{"text": author.limits}]
     return device
+
+
+def _notes(author: Author) -> Iterator[str]:
+    if author.stand_in:
+        yield "A stand-in answered in place of a language model. Its drafts have no medical value."
+    if author.intended_use:
+        yield f"Intended use: {author.intended_use}"
+    if author.card:
+        yield f"Model card: {author.card}"
 
 
 def provenance(

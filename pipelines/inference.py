@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -285,11 +285,18 @@ def _author(said: Said) -> Author:
     """The model that answered; of a panel all of them in one Device, which names each with its version."""
     if len(said.models) == 1:
         (model,) = said.models
-        return Author("model", model.name, model.version, model.registration_number, model.stand_in)
+        about = (model.intended_use.strip(), model.limits.strip(), (model.card or "").strip())
+        return Author("model", model.name, model.version, model.registration_number, model.stand_in, *about)
     return Author(
         "model",
         "+".join(model.name for model in said.models),
         "; ".join(f"{model.name} {model.version}" for model in said.models),
         "; ".join(f"{m.name} {m.registration_number}" for m in said.models if m.registration_number) or None,
         any(model.stand_in for model in said.models),
+        *(_each((m.name, getattr(m, what)) for m in said.models) for what in ("intended_use", "limits", "card")),
     )
+
+
+def _each(texts: Iterable[tuple[str, str | None]]) -> str:
+    """What is said of each model of a panel, under its name."""
+    return "\n".join(f"{name}: {text.strip()}" for name, text in texts if text and text.strip())

@@ -13,7 +13,21 @@ from fhir_adapters.errors import AdapterError
 from pipelines.errors import CareloomError, ConfigError
 
 #: Commands in the order of `--help`; each is the function of that name in the module of that name (`try_` for "try").
-COMMANDS = ("demo", "up", "status", "top", "trace", "send", "replay", "doctor", "plugins", "new", "check", "try")
+COMMANDS = (
+    "demo",
+    "up",
+    "status",
+    "top",
+    "trace",
+    "send",
+    "replay",
+    "doctor",
+    "plugins",
+    "models",
+    "new",
+    "check",
+    "try",
+)
 #: Groups of commands; each is the `app` in the module of that name.
 GROUPS = ("switch", "dead-letters", "knowledge")
 
@@ -30,7 +44,7 @@ When something lacks:  careloom doctor
 
 To add a scenario:     careloom new pre_visit my-scenario,  careloom check,  careloom try
 
-What is installed:     careloom plugins
+What is installed:     careloom plugins,  careloom models
 
 What failed for good:  careloom dead-letters list
 

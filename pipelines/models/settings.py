@@ -43,8 +43,8 @@ class Model(Section):
         served_as: how its server calls it, where that is not `name`.
         version: of the weights.
         registration_number: its registration (备案号) where it has one.
-        intended_use, limits: in the maker's words; for people.
-        card: address of its model card.
+        intended_use, limits: in the maker's words; for people, in `careloom models` and on the Device of its drafts.
+        card: address of its model card; there, too. Who changes one of the three has a new Device from then on.
         stand_in: true where no model answers but the test stand-in; every draft then says so.
         max_in_flight: requests at a time at most, in each process. Of a server that shows vLLM's own /metrics (kind
             "openai" alone) fewer where its queue stands; of every other it is a fixed cap: set what the server bears.
@@ -136,6 +136,11 @@ class Registry:
     def models(self) -> tuple[Model, ...]:
         """All that can be asked; panels are not among them, their members are."""
         return tuple(model for model in self._models.values() if model.kind != PANEL)
+
+    @property
+    def panels(self) -> tuple[Model, ...]:
+        """Those that are several of the others."""
+        return tuple(model for model in self._models.values() if model.kind == PANEL)
 
     def route(self, scenario: str) -> tuple[Model, ...]:
         """The models of a scenario, a panel's members in its place; by the scenario's id, else its stage.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +13,8 @@ import pytest
 from fhir_adapters.drafts import AI_LABEL, DRAFT_SYSTEM, Transaction, Written, build_transaction
 from fhir_adapters.drafts import parse_transaction_response as parse
 from fhir_adapters.errors import FhirRejected
-from fhir_adapters.provenance import Author, Origin
+from fhir_adapters.provenance import Author, Origin, device, device_id
+from fhir_adapters.validate import problems
 
 MODEL = Author("model", "SmolLM2-135M-Instruct", "1.0", registration_number="test-0001")
 ORIGIN = Origin("pre_visit.triage", "1", "p3", "Patient/p/_history/2", ("chest-pain-at-rest",))
@@ -89,6 +90,24 @@ def test_the_device_says_which_model_it_is_and_a_stand_in_says_that_it_is_none()
     stand_in = build(author=Author("model", "SmolLM2", "1", stand_in=True)).bundle["entry"][0]["resource"]
     for element in ("deviceName", "type", "note"):
         assert "stand" in json.dumps(stand_in[element]).lower()
+
+
+def test_the_device_says_what_the_maker_says_of_the_model_and_is_valid() -> None:
+    said = replace(MODEL, intended_use="Drafts for a clinician", limits="Not for children", card="https://models/card")
+    found = device(replace(said, stand_in=True))
+    assert found["safety"] == [{"text": "Not for children"}]
+    assert [note["text"].partition(":")[0] for note in found["note"][1:]] == ["Intended use", "Model card"]
+    assert list(problems(found, "R4")) == []
+    assert list(problems(device(said), "R4")) == []
+
+
+def test_a_device_keeps_its_identity_until_more_is_said_of_its_model() -> None:
+    """The values are those of the release before there was more to say."""
+    assert device_id(Author("model", "m", "1")) == "model-ffa7e1409cea2f71cc6540a08941fb5b"
+    assert device_id(MODEL) == "model-abae50e157b2b8159ce49b2c7556df4b"
+    said = [replace(MODEL, **{name: "x"}) for name in ("intended_use", "limits", "card")]
+    assert len({device_id(author) for author in (MODEL, *said)}) == 4
+    assert device(MODEL).keys().isdisjoint({"note", "safety"})
 
 
 def test_the_same_input_gives_the_same_transaction_and_leaves_the_drafts_alone() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
 
 from fhir_adapters.drafts import IDENTITY_TAG
+from fhir_adapters.provenance import Author
 from pipelines.ledger import Match
 from pipelines.ledger.replaying import Wanted
 from pipelines.write_back import pack, unpack
@@ -95,3 +97,6 @@ def test_an_outbox_of_a_release_without_approvals_is_written_as_it_was_meant(hou
     before = {key: value for key, value in row.drafts.items() if key != "approval"}
     assert unpack(before).approval is None
     assert pack(unpack(row.drafts)) == row.drafts
+    assert row.drafts["author"].keys() == {"kind", "name", "version", "registration_number", "stand_in"}
+    told = replace(unpack(row.drafts), author=Author("model", "m", "1", limits="Not for children"))
+    assert unpack(pack(told)).author == told.author
