@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import TypeVar
 
 from pipelines.breaker import KAFKA, Breakers, Task, current, dependency_of, reading_of, writing_of
 from pipelines.errors import ErrorClass, LeaseLost, LedgerError, StepFailed, Waits
+from pipelines.failure_policy import Trouble, pace_of
 from pipelines.leave import Leave, Overtaken
 from pipelines.ledger.calls import Turns, called
 from pipelines.ledger.rows import WorkItem
@@ -175,6 +177,27 @@ class Batch:
         finally:
             renewing.cancel()
         return dict(self._outcomes), dict(self._errors)
+
+    async def give_back(self, patience: float) -> None:
+        """What is not finished waits for another run, as soon as the ledger answers; none of it counts an attempt.
+
+        Args:
+            patience: seconds that are given to a ledger that does not.
+
+        Raises:
+            LedgerError: it did not answer in time.
+        """
+        pace, end = pace_of(Trouble.LEDGER_UNAVAILABLE), time.monotonic() + patience
+        for tried in itertools.count():
+            try:
+                await called(self._ledger.give_back_all, list(self._open.values()))
+            except LedgerError:
+                if time.monotonic() > end:
+                    raise
+            else:
+                self._open.clear()
+                return
+            await asyncio.sleep(pace.wait(tried))
 
     async def _in_order(self, items: Sequence[WorkItem]) -> None:
         """One patient's rows; none overtakes one that has to wait, but the rules of each run."""

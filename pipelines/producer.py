@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from operator import itemgetter
@@ -66,6 +66,8 @@ class Producer:
         self._kafka: Any = None
         self._generation = 0
         self._connecting: asyncio.Task[Any] | None = None
+        self._away = False  # the last that was heard of Kafka is that it acknowledged nothing
+        self._tried = False  # by a request that waits for it
         # for many records at once, and for a wait for metadata, which would stop the event loop
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="careloom-producer")
         self._in_thread = ToThread(self._thread)
@@ -110,6 +112,8 @@ class Producer:
             BrokerUnavailable: no broker, no acknowledgement in time, or too much waits already.
             RecordTooLarge: the broker takes no record of this size.
         """
+        if self._away and self._tried:
+            raise BrokerUnavailable("Kafka acknowledges nothing; another request is trying it")
         size = sum(len(envelope.value) + len(envelope.key) for envelope in envelopes)
         if self._buffered and self._buffered + size > self._max_buffered:
             raise BrokerUnavailable("too much waits for Kafka's acknowledgement already")
@@ -117,9 +121,26 @@ class Producer:
             return []
         self._buffered += size
         try:
-            return await self._produce(envelopes)
+            with self._watched():
+                return await self._produce(envelopes)
         finally:
             self._buffered -= size
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """While Kafka acknowledges nothing one request at a time waits for it: the others are told at once."""
+        tries = self._away
+        self._tried = self._tried or tries
+        try:
+            yield
+        except BrokerUnavailable:
+            self._away = True
+            raise
+        else:
+            self._away = False
+        finally:
+            if tries:
+                self._tried = False
 
     async def close(self) -> None:
         """Wait for what is under way, at most the delivery timeout, and end."""

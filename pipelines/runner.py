@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from pipelines import tracing
 from pipelines.batch import Batch, Summary, Write, called
 from pipelines.breaker import Breakers, writing_of
 from pipelines.config import Config, load
+from pipelines.errors import LedgerError
 from pipelines.fail_points import fail_point
 from pipelines.log_context import hush
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 #: Seconds that a run without rows has from its first word to its stay.
 BEGINNING = 5.0
+
+#: Seconds that a run waits for a ledger that is away, to give back what it has not finished.
+_OUTAGE = 120.0
 
 #: How the run that stays in this process is told to leave; a process has one.
 _ends: list[Callable[[], object]] = []
@@ -88,7 +92,12 @@ async def carry_rows(
             config, ledger, batch, run_id, scenario, stands=not items, payloads=payloads, sources=sources, asking=asking
         )
     with _leaving(stay):
-        outcomes, errors = await batch.work(infer, write, asking=asking, writing=usual, stay=stay)
+        try:
+            outcomes, errors = await batch.work(infer, write, asking=asking, writing=usual, stay=stay)
+        except LedgerError:  # its outage is no fault of a row's
+            with suppress(LedgerError):
+                await batch.give_back(_OUTAGE)
+            raise
     return Summary(run_id, outcomes, errors)
 
 

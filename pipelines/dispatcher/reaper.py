@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -26,7 +27,7 @@ _GONE = "gone"
 
 
 class Reaper:
-    """The thread that looks after runs.
+    """The thread that looks after runs. What a run loses to an outage of the ledger counts against none of its rows.
 
     Args:
         ledger: has the runs.
@@ -52,6 +53,8 @@ class Reaper:
         self._every = every
         self._wake = wake
         self._grace = grace
+        self._away = False
+        self._back_at = float("-inf")
 
     def run(self, stop: threading.Event) -> None:
         """Look after runs until `stop` is set."""
@@ -63,6 +66,7 @@ class Reaper:
                 metrics.AIRFLOW_ERRORS.labels(PostOutcome.UNAVAILABLE if unavailable else PostOutcome.REFUSED).inc()
                 log.warning("runs cannot be looked after: %s", error)
             except SQLAlchemyError as error:
+                self._away = True
                 log.warning("runs cannot be looked after: the ledger failed (%s)", describe(error))
 
     def step(self) -> int:
@@ -72,7 +76,10 @@ class Reaper:
             AirflowError: Airflow does not say how a run is; it is asked again the next time.
             SQLAlchemyError: the ledger failed.
         """
-        for finished in self._ledger.close_finished_runs():
+        finished_runs = self._ledger.close_finished_runs()
+        if self._away:
+            self._away, self._back_at = False, time.monotonic()
+        for finished in finished_runs:
             self._holds.succeeded(finished.scenario)
             metrics.ROWS_TAKEN.labels(finished.scenario).inc(finished.taken)
         given_back = sum(self._look_at(run) for run in self._ledger.open_runs() if self._is_in_question(run))
@@ -88,7 +95,8 @@ class Reaper:
         state = self._airflow.run_state(run.scenario, run.run_id) or _GONE
         if state not in (*_ENDED, _GONE):
             return 0
-        rows = self._ledger.release_run(run.run_id, state)
+        saw_an_outage = run.age > time.monotonic() - self._back_at
+        rows = self._ledger.release_run(run.run_id, state, blameless=saw_an_outage)
         if rows:
             held = self._holds.failed(run.scenario)
             log.warning(

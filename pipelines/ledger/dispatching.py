@@ -131,16 +131,22 @@ class Dispatching(Verbs):
                 return []
             return [Run(**row._mapping) for row in connection.execute(run_queries.CLOSE_FINISHED, {"ids": ids})]
 
-    def release_run(self, run_id: str, outcome: str) -> int:
+    def release_run(self, run_id: str, outcome: str, *, blameless: bool = False) -> int:
         """A run ended without finishing its rows: give them back, and close it. Returns the number given back.
 
         Rows that a worker had begun on count an attempt (they may be what killed it), come back in ever smaller company
         (see `take_run`), and are parked after the last attempt. Rows that nobody had begun on count none.
+
+        Args:
+            run_id: the run.
+            outcome: how it ended.
+            blameless: whether something else ended it, as the ledger's own outage does: then no row counts an attempt.
         """
         with self._engine.begin() as connection:
             values = {
                 "run_id": run_id,
                 "outcome": outcome,
+                "blameless": blameless,
                 "max_attempts": self._max_attempts,
                 "error_class": ErrorClass.WORKER_LOST.value,
                 "wait": self._pace.wait(1),

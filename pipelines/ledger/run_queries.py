@@ -39,7 +39,7 @@ LOCK_RUN = text("SELECT 1 FROM runs WHERE run_id = :run_id FOR UPDATE")
 RELEASE = text(
     """
     WITH held AS (
-        SELECT id, state = 'running' OR lease IS NOT NULL AS begun FROM work
+        SELECT id, NOT :blameless AND (state = 'running' OR lease IS NOT NULL) AS begun FROM work
         WHERE run_id = :run_id AND state IN ('dispatched', 'running', 'inferred') FOR UPDATE
     ), judged AS (
         SELECT held.*, begun AND attempts + 1 >= :max_attempts AS dead FROM held JOIN work USING (id)
@@ -62,6 +62,19 @@ RELEASE = text(
     + """
     FROM judged WHERE judged.id = work.id
     RETURNING begun
+    """
+)
+
+# What a worker gives back that holds these leases; drafts that are computed are kept.
+GIVE_BACK = text(
+    """
+    UPDATE work SET run_id = NULL, lease = NULL, lease_until = NULL,
+        state = CASE WHEN state = 'inferred' THEN 'inferred' ELSE 'waiting' END,
+        journal = """
+    + APPEND.format(tried="jsonb_build_object('run', run_id, 'end', 'released')")
+    + """
+    WHERE id = ANY(CAST(:ids AS bigint[])) AND lease = ANY(CAST(:leases AS text[]))
+        AND state IN ('running', 'inferred')
     """
 )
 

@@ -115,6 +115,13 @@ class Working(Breaking, OnWire):
         with self._at_once.connect() as connection:
             self._change(connection, item, _unfinished(item), {"run_id": None, **tried(item, End.HELD_BACK)})
 
+    def give_back_all(self, items: Iterable[WorkItem]) -> int:
+        """The same for all rows whose leases these still are; returns how many. None counts an attempt."""
+        held = list(items)
+        values = {"ids": [item.id for item in held], "leases": [item.lease for item in held]}
+        with self._at_once.connect() as connection:
+            return connection.execute(run_queries.GIVE_BACK, values).rowcount
+
     def wait(self, item: WorkItem, reason: Waits) -> None:
         """A row cannot go on now, and nothing failed: it waits for what `reason` names; drafts are kept.
 

@@ -69,3 +69,28 @@ def test_a_finished_run_ends_the_hold_on_its_scenario(ledger: Ledger, airflow: A
     assert reaper(ledger, airflow, holds).step() == 0
     assert not holds.holds(NOTE)
     assert ledger.open_runs() == []
+
+
+def test_a_run_that_an_outage_of_the_ledger_ended_counts_no_attempt_and_a_later_one_does(
+    ledger: Ledger, airflow: AirflowApi, fake_airflow, fill, ledger_engine: Engine
+):
+    def attempts() -> list[int]:
+        with ledger_engine.connect() as connection:
+            return list(connection.execute(text("SELECT attempts FROM work ORDER BY id")).scalars())
+
+    looks_after = reaper(ledger, airflow)
+    for outage, counted in ((True, [0, 0]), (False, [1, 1])):
+        fill(2) if outage else None
+        made = batches(ledger, airflow, linger=1e-6)
+        made.step()
+        [run] = ledger.open_runs()
+        assert len(ledger.claim(run.run_id, 60)) == 2
+        if outage:
+            looks_after._away = True  # as `run` notes when the ledger fails
+        else:
+            looks_after._back_at = float("-inf")
+        fake_airflow.runs[next(key for key in fake_airflow.runs if key[1] == run.run_id)] = "failed"
+        assert looks_after.step() == 2
+        assert attempts() == counted
+        with ledger_engine.begin() as connection:
+            connection.execute(text("UPDATE work SET not_before = now()"))

@@ -243,3 +243,43 @@ def test_a_broker_killed_in_the_middle_loses_nothing_that_was_acknowledged(apach
     while any("careloom-gateway-network-thread" in thread.name for thread in threading.enumerate()):
         assert time.monotonic() < end, "a producer that was given up left its thread behind"
         time.sleep(0.1)
+
+
+def test_while_kafka_acknowledges_nothing_one_request_waits_for_it_and_the_others_are_told_at_once(
+    configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def go() -> None:
+        producer = Producer(configure("127.0.0.1:9"))
+        answers: asyncio.Queue[Exception | None] = asyncio.Queue()
+        waiting = 0
+
+        async def produced(_: object) -> list[Position]:
+            nonlocal waiting
+            waiting += 1
+            said = await answers.get()
+            waiting -= 1
+            if said is not None:
+                raise said
+            return []
+
+        monkeypatch.setattr(producer, "_produce", produced)
+        some = [Envelope(b"k", b"v", [])]
+        answers.put_nowait(BrokerUnavailable("away"))
+        with pytest.raises(BrokerUnavailable, match="away"):
+            await producer.produce(some)
+        tries = asyncio.create_task(producer.produce(some))
+        await asyncio.sleep(0)
+        for _ in range(20):
+            with pytest.raises(BrokerUnavailable, match="another request is trying it"):
+                await producer.produce(some)
+        assert waiting == 1
+        answers.put_nowait(None)
+        await tries
+        both = [asyncio.create_task(producer.produce(some)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert waiting == 2, "it is back, and nobody is held up"
+        for _ in both:
+            answers.put_nowait(None)
+        await asyncio.gather(*both)
+
+    asyncio.run(go())

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from sqlalchemy.exc import DataError
 
 from fhir_adapters.fhir_client import FhirClient
-from pipelines import tracing
+from pipelines import runner, tracing
 from pipelines.config import Tracing
 from pipelines.errors import LedgerError
 from pipelines.ledger import Ledger
@@ -93,6 +93,7 @@ FAULTS = (bad_json, a_rule_that_quotes, a_model_that_says_garbage, a_refusal_tha
 @pytest.mark.parametrize("fault", [None, *FAULTS], ids=lambda fault: getattr(fault, "__name__", "nothing fails"))
 def test_it_is_nowhere(house: Any, lines: Any, spans: InMemorySpanExporter, monkeypatch: Any, fault: Any) -> None:
     monkeypatch.setattr(tracing, "_share", 1.0)
+    monkeypatch.setattr(runner, "_OUTAGE", 0.1)
     house.enter(120, patient=CANARY, note=[{"text": CANARY}])
     house.fhir.put({"resourceType": "Patient", "id": CANARY, "name": [{"family": CANARY}]})
     with house.engine.begin() as connection:  # its sender has it traced

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
+from pipelines import runner
 from pipelines.errors import LedgerError
 from tests.canary import CANARY
 from tests.runner.fakes import answer
@@ -63,6 +65,7 @@ def test_a_ledger_that_does_not_answer_ends_the_step_and_quotes_nothing(
 ) -> None:
     house.enter(80)
     run_id = house.run()
+    monkeypatch.setattr(runner, "_OUTAGE", 0.1)
 
     def says(_: Any) -> str:
         with house.engine.begin() as connection:
@@ -76,6 +79,29 @@ def test_a_ledger_that_does_not_answer_ends_the_step_and_quotes_nothing(
         connection.execute(text("ALTER TABLE gone RENAME TO work"))
     assert CANARY not in str(caught.value)
     assert "UndefinedTable" in str(caught.value)
+
+
+def test_what_a_run_had_not_finished_when_the_ledger_broke_off_waits_again_and_counts_no_attempt(
+    house: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.enter(80)
+    house.enter(81, patient="p2")
+    confirm, outages = house.ledger.confirm, iter([True])
+
+    def breaks_off(*arguments: Any) -> Any:
+        if next(outages, False):
+            raise OperationalError("SELECT", {}, Exception("the server closed the connection"))
+        return confirm(*arguments)
+
+    monkeypatch.setattr(house.ledger, "confirm", breaks_off)
+    with pytest.raises(LedgerError):
+        house.carry()
+    rows = house.rows()
+    assert {(row.attempts, row.run_id, row.lease) for row in rows if row.state != "written"} == {(0, None, None)}
+    asked = len(house.model.asked)
+    house.carry()
+    assert {row.state for row in house.rows()} == {"written"}
+    assert len(house.model.asked) <= 2, f"drafts that lie in the outbox are only written ({asked} were asked before)"
 
 
 def test_no_patients_name_gets_into_logs_exceptions_summaries_or_the_ledgers_error(
