@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from socketserver import ThreadingMixIn
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
@@ -80,10 +81,27 @@ def objectives(config: Config) -> list[Objective]:
     loaded = manager.load(config.plugins.enabled, config.plugins.disabled_scenarios)
     return [
         Objective(
-            scenario.id, scenario.stage.value, scenario.version, scenario.deadline.total_seconds(), scenario.objective
+            scenario.id,
+            scenario.stage.value,
+            scenario.version,
+            scenario.deadline.total_seconds(),
+            scenario.objective,
+            tuple(model.name for model in config.registry.route(scenario.id)),
+            panel=bool(scenario.panel),
         )
         for scenario in loaded.scenarios.values()
     ]
+
+
+def model_servers(config: Config) -> dict[str, str]:
+    """Model -> host and port of its server, as Prometheus names an instance; of those that have a server."""
+    ports = {"http": 80, "https": 443}
+    servers = {}
+    for model in config.registry.models:
+        url = urlsplit(model.url)
+        if url.hostname and model.kind != "batch":
+            servers[model.name] = f"{url.hostname}:{url.port or ports.get(url.scheme, 80)}"
+    return servers
 
 
 def plugin_counters(config: Config) -> list[Metric]:
@@ -151,6 +169,7 @@ def run(config: Config, wait: Callable[[int], object]) -> None:
         reconcile_every(config),
         plugin_counters(config),
         models={model.name: model.version for model in config.registry.models},
+        servers=model_servers(config),
     )
     server = make_server(
         config.exporter.host, config.exporter.port, application(metrics.EXPORTER, folding), _Server, _Silent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
 from monitoring.metrics import Metric
+from pipelines.breaker import AIRFLOW, KAFKA, model_of
 from pipelines.errors import ErrorClass, PoisonReason
 from pipelines.ledger.fold import canonical
 from pipelines.ledger.snapshot import Snapshot
@@ -35,6 +36,8 @@ class Objective:
     Attributes:
         deadline: seconds from event to written draft.
         share: of the events that are to be drafted within it, between 0 and 1.
+        models: of its route, in its order.
+        panel: whether it asks them all, rather than the first that is not switched off.
     """
 
     scenario: str
@@ -42,6 +45,15 @@ class Objective:
     version: str
     deadline: float
     share: float = 0.95
+    models: tuple[str, ...] = ()
+    panel: bool = False
+
+    def asked(self, off: Container[str]) -> tuple[str, ...]:
+        """The models that its work needs now; those that are switched off where too few are left."""
+        on = tuple(model for model in self.models if model not in off)
+        if self.panel:
+            return on if len(on) > 1 else self.models
+        return on[:1] or self.models
 
 
 class LedgerCollector(Collector):
@@ -52,6 +64,7 @@ class LedgerCollector(Collector):
         objectives: of the installed scenarios.
         reconcile_every: source -> seconds between searches for what was never notified; of those that are searched.
         models: name -> version of its weights, of those that are configured.
+        servers: model -> host and port where it is asked, of those that are asked at one.
         plugin_counters: that the enabled plugins declare; of others the ledger keeps the numbers and shows none.
         keep: seconds that a snapshot, or its failure, serves further scrapes.
     """
@@ -64,12 +77,14 @@ class LedgerCollector(Collector):
         plugin_counters: Iterable[Metric] = (),
         *,
         models: Mapping[str, str] = MappingProxyType({}),
+        servers: Mapping[str, str] = MappingProxyType({}),
         keep: float = 0.5,
     ) -> None:
         self._read = read
         self._objectives = tuple(objectives)
         self._reconcile_every = dict(reconcile_every)
         self._models = dict(models)
+        self._servers = dict(servers)
         self._folded = (*metrics.FOLDED, *plugin_counters)
         self._keep = keep
         self._lock = Lock()
@@ -108,6 +123,7 @@ class LedgerCollector(Collector):
         yield _gauge(metrics.SCENARIO_OBJECTIVE, [((o.scenario, o.stage), o.share) for o in self._objectives])
         yield _gauge(metrics.SCENARIO_INFO, [((o.scenario, o.stage, o.version), 1.0) for o in self._objectives])
         yield _gauge(metrics.MODEL_INFO, [(model, 1.0) for model in self._models.items()])
+        yield _gauge(metrics.MODEL_SERVER_INFO, [((model_of(m), at), 1.0) for m, at in self._servers.items()])
         yield _gauge(metrics.RECONCILE_INTERVAL, [((s,), every) for s, every in self._reconcile_every.items()])
 
 
@@ -150,12 +166,25 @@ def _scenarios(now: Snapshot, objectives: Iterable[Objective]) -> Iterator[Famil
     )
     yield _gauge(metrics.WORK, [((o.scenario, o.stage, o.state), o.items) for o in now.open_work])
     oldest = {(objective.scenario, objective.stage): 0.0 for objective in objectives}
+    reachable = dict(oldest)
     for part in now.open_work:
         key = part.scenario, part.stage
-        oldest.setdefault(key, 0.0)
-        if part.state in UNFINISHED:
-            oldest[key] = max(oldest[key], part.oldest)
+        unfinished = part.state in UNFINISHED
+        oldest[key] = max(oldest.get(key, 0.0), part.oldest if unfinished else 0.0)
+        reachable[key] = max(reachable.get(key, 0.0), part.reachable if unfinished else 0.0)
     yield _gauge(metrics.OLDEST_UNFINISHED, oldest.items())
+    yield _gauge(metrics.OLDEST_REACHABLE, reachable.items())
+    yield _gauge(metrics.SCENARIO_DEPENDENCY_INFO, [(needed, 1.0) for needed in sorted(_needed(now, objectives))])
+
+
+def _needed(now: Snapshot, objectives: Iterable[Objective]) -> set[tuple[str, str, str]]:
+    """(scenario, stage, dependency): without it no work of this scenario, or not what waits for it, goes on."""
+    off = {name for kind, name in now.switches if kind == "model"}
+    needed = {(scenario, stage_of(scenario), dependency) for scenario, dependency in now.held}
+    for one in objectives:
+        for dependency in (KAFKA, AIRFLOW, *map(model_of, one.asked(off))):
+            needed.add((one.scenario, one.stage, dependency))
+    return needed
 
 
 def _sources(now: Snapshot, reconcile_every: Iterable[str]) -> Iterator[Family]:

@@ -197,6 +197,7 @@ LABELS: dict[str, tuple[frozenset[str] | None, str]] = {
         None,
         "`model:<model>`, `fhir:<source>` (reading), `fhir-write:<source>`, `kafka`, `airflow`",
     ),
+    "server": (None, "host and port of the configured models' servers"),
     "kind": (frozenset({"everything", "scenario", "model"}), "what a switch stops"),
     "target": (None, "the scenario or model that a switch stops, empty for everything"),
     "gen_ai_operation_name": (frozenset({"chat"}), "OpenTelemetry: the operation"),

@@ -20,6 +20,13 @@ OLDEST_UNFINISHED = ledger(
     "scenario",
     "stage",
 )
+OLDEST_REACHABLE = ledger(
+    "gauge",
+    "careloom_oldest_reachable_age_seconds",
+    "The same of work whose source's FHIR server does not count as down: nothing explains why that is late.",
+    "scenario",
+    "stage",
+)
 SCENARIO_DEADLINE = ledger(
     "gauge",
     "careloom_scenario_deadline_seconds",
@@ -36,6 +43,17 @@ SCENARIO_OBJECTIVE = ledger(
 )
 SCENARIO_INFO = ledger(
     "gauge", "careloom_scenario_info", "1 for each installed scenario.", "scenario", "stage", "version"
+)
+SCENARIO_DEPENDENCY_INFO = ledger(
+    "gauge",
+    "careloom_scenario_dependency_info",
+    "1 for what a scenario needs: Kafka, Airflow, the models that it asks now, FHIR servers that its work waits for.",
+    "scenario",
+    "stage",
+    "dependency",
+)
+MODEL_SERVER_INFO = ledger(
+    "gauge", "careloom_model_server_info", "1 for each model and its server's host and port.", "dependency", "server"
 )
 WORK_FINISHED = ledger(
     "counter", "careloom_work_finished_total", "Pieces of work that are done.", "scenario", "stage", "state", "model"

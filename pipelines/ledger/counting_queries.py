@@ -75,12 +75,26 @@ ADD_SAMPLES = text(
 
 SAMPLES = text("SELECT name, labels, value FROM samples")
 
+# `reachable` leaves out what has to wait for its own source's FHIR server, as `taking_queries` decides it.
 OPEN_WORK = text(
     """
     SELECT scenario, stage, state, count(*) AS items,
-        greatest(extract(epoch FROM now() - min(received_at)), 0)::float AS oldest
+        greatest(extract(epoch FROM now() - min(received_at)), 0)::float AS oldest,
+        coalesce(greatest(extract(epoch FROM now() - min(received_at) FILTER (WHERE coalesce(
+            CASE state WHEN 'inferred' THEN 'fhir-write:' ELSE 'fhir:' END || source
+            NOT IN (SELECT dependency FROM breakers WHERE state <> 'closed'), true))), 0), 0)::float AS reachable
     FROM work WHERE state IN ('waiting', 'dispatched', 'running', 'inferred', 'parked')
     GROUP BY scenario, stage, state
+    """
+)
+
+# Which scenarios have work that waits for a FHIR server that is down.
+HELD = text(
+    """
+    WITH down AS MATERIALIZED (SELECT dependency FROM breakers WHERE state <> 'closed' AND dependency LIKE 'fhir%')
+    SELECT DISTINCT scenario, dependency
+    FROM work JOIN down ON dependency = CASE state WHEN 'inferred' THEN 'fhir-write:' ELSE 'fhir:' END || source
+    WHERE state IN ('waiting', 'dispatched', 'running', 'inferred')
     """
 )
 

@@ -19,6 +19,7 @@ class OpenWork:
 
     Attributes:
         oldest: age in seconds of the oldest of them, since its event was received.
+        reachable: the same of those whose source's FHIR server does not count as down; 0 where there are none.
     """
 
     scenario: str
@@ -26,6 +27,7 @@ class OpenWork:
     state: State
     items: int
     oldest: float
+    reachable: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Snapshot:
         switches: (kind, name) of what is switched off.
         reconciled: source -> Unix time up to which it was searched.
         down: dependency -> whether it counts as down (its breaker is open, or somebody is trying it).
+        held: (scenario, dependency) of FHIR servers that are down and that unfinished work waits for.
     """
 
     account: Account
@@ -76,6 +79,7 @@ class Snapshot:
     subscriptions: Sequence[SubscriptionState]
     reconciled: Mapping[str, float]
     down: Mapping[str, bool] = field(default_factory=dict)
+    held: Sequence[tuple[str, str]] = ()
 
 
 def snapshot(engine: Engine) -> Snapshot:
@@ -105,6 +109,7 @@ def snapshot(engine: Engine) -> Snapshot:
             ],
             reconciled={row.source: row.until for row in connection.execute(counting_queries.RECONCILED_BY_SOURCE)},
             down={row.dependency: row.down for row in connection.execute(counting_queries.DOWN)},
+            held=[(row.scenario, row.dependency) for row in connection.execute(counting_queries.HELD)],
         )
 
 
@@ -130,6 +135,6 @@ def account(connection: Connection) -> Account:
 def open_work_of(connection: Connection) -> list[OpenWork]:
     """The same in the caller's transaction."""
     return [
-        OpenWork(row.scenario, row.stage, State(row.state), row.items, row.oldest)
+        OpenWork(row.scenario, row.stage, State(row.state), row.items, row.oldest, row.reachable)
         for row in connection.execute(counting_queries.OPEN_WORK)
     ]

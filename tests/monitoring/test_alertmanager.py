@@ -169,15 +169,19 @@ def paging(api: str, number: int) -> set[str]:
 
 TRIAGE = {"scenario": "pre_visit.triage", "stage": "pre_visit"}
 FOLLOW_UP = {"scenario": "post_visit.follow_up", "stage": "post_visit"}
+#: As rules name what is ill, on alerts of its own and on those of scenarios that need it.
+SMOLLM2 = {"dependency": "model:smollm2"}
+CLINIC_19 = {"dependency": "fhir-write:clinic-19", "source": "clinic-19"}
+LATE = ("CareloomOldestUnfinishedTooOld", "CareloomBudgetBurnsFast", "CareloomHighErrorRate")
 
 
 def test_a_model_that_is_down_pages_once_and_not_for_each_late_scenario(api: str) -> None:
     fire(
         api,
-        {"alertname": "CareloomModelServerDown", "instance": "model:8000"},
-        {"alertname": "CareloomDependencyDown", "dependency": "model:smollm2"},
-        *({"alertname": alert, **TRIAGE} for alert in ("CareloomOldestUnfinishedTooOld", "CareloomBudgetBurnsFast")),
-        *({"alertname": alert, **FOLLOW_UP} for alert in ("CareloomHighErrorRate", "CareloomBudgetBurns")),
+        {"alertname": "CareloomModelServerDown", "instance": "model:8000", **SMOLLM2},
+        {"alertname": "CareloomDependencyDown", **SMOLLM2},
+        *({"alertname": a, **TRIAGE, **SMOLLM2} for a in ("CareloomOldestUnfinishedTooOld", "CareloomBudgetBurnsFast")),
+        *({"alertname": alert, **FOLLOW_UP, **SMOLLM2} for alert in ("CareloomHighErrorRate", "CareloomBudgetBurns")),
     )
     assert paging(api, 6) == {"CareloomModelServerDown"}
 
@@ -211,15 +215,16 @@ def test_a_late_scenario_pages_once_however_many_windows_see_it(api: str) -> Non
 def test_a_slow_model_pages_once_and_not_for_each_late_scenario(api: str) -> None:
     fire(
         api,
-        {"alertname": "CareloomModelSlow", "gen_ai_request_model": "smollm2"},
-        {"alertname": "CareloomOldestUnfinishedTooOld", **TRIAGE},
-        {"alertname": "CareloomBudgetBurnsFast", **FOLLOW_UP},
+        {"alertname": "CareloomModelSlow", "gen_ai_request_model": "smollm2", **SMOLLM2},
+        {"alertname": "CareloomOldestUnfinishedTooOld", **TRIAGE, **SMOLLM2},
+        {"alertname": "CareloomBudgetBurnsFast", **FOLLOW_UP, **SMOLLM2},
     )
     assert paging(api, 3) == {"CareloomModelSlow"}
 
 
 def test_a_lost_worker_pages_once_and_not_for_the_failures_that_it_counts_as(api: str) -> None:
-    fire(api, {"alertname": "CareloomAirflowTasksLost"}, {"alertname": "CareloomHighErrorRate", **TRIAGE})
+    lost = {"alertname": "CareloomHighErrorRate", **TRIAGE, "error_class": "worker_lost"}
+    fire(api, {"alertname": "CareloomAirflowTasksLost"}, lost)
     assert paging(api, 2) == {"CareloomAirflowTasksLost"}
 
 
@@ -227,3 +232,80 @@ def test_a_ledger_that_is_down_pages_once(api: str) -> None:
     follows = ("CareloomDispatcherDown", "CareloomAirflowSchedulerDown", "CareloomConsumerLagGrowing")
     fire(api, {"alertname": "CareloomLedgerDown"}, *({"alertname": alert} for alert in follows))
     assert paging(api, 4) == {"CareloomLedgerDown"}
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        {"alertname": "CareloomModelServerDown", "instance": "model:8000", **SMOLLM2},
+        {"alertname": "CareloomModelServerDown", "instance": "unknown:8000"},
+        {"alertname": "CareloomModelSlow", "gen_ai_request_model": "smollm2", **SMOLLM2},
+        {"alertname": "CareloomSwitchedOff", "kind": "model", "target": "smollm2", **SMOLLM2},
+        {"alertname": "CareloomDependencyDown", **SMOLLM2},
+        {"alertname": "CareloomDependencyDown", **CLINIC_19},
+        {"alertname": "CareloomAirflowTasksLost"},
+        {"alertname": "CareloomDiskNearlyFull", "volume": "state"},
+    ],
+    ids=lambda cause: " ".join(cause.values()),
+)
+def test_a_fault_hides_no_scenario_that_does_not_need_what_is_ill(api: str, cause: dict[str, str]) -> None:
+    """Neither those that need nothing ill, nor those that need something else that is."""
+    other = {"dependency": "model:qwen"}
+    lag = {"alertname": "CareloomConsumerLagGrowing"}
+    late = [{"alertname": alert, **TRIAGE} for alert in ("CareloomOldestUnfinishedTooOld", "CareloomHighErrorRate")]
+    burns = {"alertname": "CareloomBudgetBurnsFast", **FOLLOW_UP, **other}
+    fire(api, cause, lag, burns, *late)
+    assert paging(api, 5) == {cause["alertname"], *LATE, "CareloomConsumerLagGrowing"}
+
+
+@pytest.mark.parametrize(
+    "ill", [SMOLLM2, CLINIC_19, {"dependency": "kafka"}, {"dependency": "airflow"}], ids=lambda ill: ill["dependency"]
+)
+def test_a_dependency_that_is_down_pages_once_for_those_that_need_it(api: str, ill: dict[str, str]) -> None:
+    needs = {"dependency": ill["dependency"]}
+    fire(
+        api,
+        {"alertname": "CareloomDependencyDown", **ill},
+        *({"alertname": alert, **where, **needs} for alert in LATE for where in (TRIAGE, FOLLOW_UP)),
+    )
+    assert paging(api, 7) == {"CareloomDependencyDown"}
+
+
+def test_a_model_that_is_switched_off_hides_the_lateness_of_those_who_ask_it(api: str) -> None:
+    fire(
+        api,
+        {"alertname": "CareloomSwitchedOff", "kind": "model", "target": "smollm2", **SMOLLM2},
+        {"alertname": "CareloomOldestUnfinishedTooOld", **TRIAGE, **SMOLLM2},
+        {"alertname": "CareloomBudgetBurnsSlowly", **FOLLOW_UP, **SMOLLM2},
+    )
+    assert paging(api, 3) == {"CareloomSwitchedOff"}
+
+
+def test_a_model_server_that_is_down_does_not_hide_another_model_that_says_garbage(api: str) -> None:
+    fire(
+        api,
+        {"alertname": "CareloomModelServerDown", "instance": "model:8000", **SMOLLM2},
+        {"alertname": "CareloomDependencyDown", "dependency": "model:qwen"},
+    )
+    assert paging(api, 2) == {"CareloomModelServerDown", "CareloomDependencyDown"}
+
+
+def test_a_fhir_server_that_is_down_hides_its_own_search_and_no_other_sources(api: str) -> None:
+    fire(
+        api,
+        {"alertname": "CareloomDependencyDown", "dependency": "fhir:ward", "source": "ward"},
+        {"alertname": "CareloomReconcileStalled", "source": "ward"},
+    )
+    assert paging(api, 2) == {"CareloomDependencyDown"}
+    fire(api, {"alertname": "CareloomReconcileStalled", "source": "clinic-19"})
+    assert paging(api, 3) == {"CareloomDependencyDown", "CareloomReconcileStalled"}
+
+
+def test_airflow_without_a_free_slot_pages_once_and_not_for_each_late_scenario(api: str) -> None:
+    fire(
+        api,
+        {"alertname": "CareloomAirflowSlotsExhausted"},
+        {"alertname": "CareloomOldestUnfinishedTooOld", **TRIAGE},
+        {"alertname": "CareloomBudgetBurnsFast", **FOLLOW_UP},
+    )
+    assert paging(api, 3) == {"CareloomAirflowSlotsExhausted"}

@@ -38,8 +38,12 @@ TEST_NAMES = [test["name"] for file in RULE_TESTS for test in yaml.safe_load(fil
 #: Words of PromQL as these rules use it.
 PROMQL = {"sum", "max", "by", "on", "rate", "increase", "delta", "min_over_time", "time", "absent", "vector"}
 PROMQL |= {"and", "or", "unless", "clamp_max", "label_replace", "max_over_time", "offset", "m", "min", "group_left"}
+PROMQL |= {"group_right", "topk"}
 #: Prometheus' own series and labels.
-PROMETHEUS = {"up", "job", "instance"}
+PROMETHEUS = {"up", "job", "instance", "ALERTS", "alertname", "alertstate"}
+
+#: Of what is recorded and then matched by label.
+RECORDED_LABELS = {"scenario:careloom_ill_dependency:state": ("scenario", "stage", "dependency")}
 
 #: Of a runbook, in this order.
 HEADINGS = ["Meaning", "Impact", "Diagnosis", "Mitigation"]
@@ -84,10 +88,23 @@ def test_a_rule_uses_metrics_and_labels_that_exist(rule: dict[str, Any]) -> None
     series = {name + suffix for name, m in DECLARED.items() for suffix in _suffixes(m.kind)}
     unknown = words - PROMQL - PROMETHEUS - series - set(LABELS) - AIRFLOW - {rule["record"] for rule in RECORDED}
     assert not unknown
-    used = re.findall(r"(\w+)\{([^}]*)\}", rule["expr"])
+    used = re.findall(r"([\w:]+)\{([^}]*)\}", rule["expr"])
     for name, matchers in used:
         for label in re.findall(r"(\w+)\s*[=!]", matchers):
-            assert name == "up" or label in DECLARED[name].labels
+            assert name == "up" or label in _labels_of(name)
+
+
+def _labels_of(series: str) -> set[str]:
+    if series == "ALERTS":
+        return {"alertname", "alertstate", "dependency"}
+    return set(DECLARED[series].labels) if series in DECLARED else set(RECORDED_LABELS[series])
+
+
+@each_rule
+def test_a_rule_reads_alerts_that_exist(rule: dict[str, Any]) -> None:
+    names = {alert["alert"] for alert in ALERTS}
+    for matched in re.findall(r'alertname=~?"([^"]*)"', rule["expr"]):
+        assert set(matched.split("|")) <= names
 
 
 @each_alert

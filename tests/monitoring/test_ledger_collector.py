@@ -44,7 +44,9 @@ def total(series: Series, name: str, **labels: str) -> float:
 
 @pytest.fixture
 def collector(ledger_engine: Engine) -> LedgerCollector:
-    return LedgerCollector(lambda: snapshot(ledger_engine), [TRIAGE], {"ward": 30.0}, models={"m": "1"}, keep=0.0)
+    return LedgerCollector(
+        lambda: snapshot(ledger_engine), [TRIAGE], {"ward": 30.0}, models={"m": "1"}, servers={"m": "m:8000"}, keep=0.0
+    )
 
 
 def test_counters_equal_the_rows_of_the_ledger(
@@ -281,3 +283,57 @@ def test_an_installed_scenario_shows_its_promise_and_what_it_will_count_at_zero(
     after = scrape(collector)
     assert value(after, "careloom_deadlines_total", **triage, outcome="met") == 20
     assert value(after, "careloom_deadlines_total", **triage, outcome="missed") == 0
+
+
+def test_what_a_scenario_needs_is_the_model_that_it_asks_now_and_the_fhir_servers_that_its_work_waits_for(
+    ledger_engine: Engine, fill_ledger: Fill
+) -> None:
+    routed = Objective("pre_visit.triage", "pre_visit", "1", 60.0, models=("small", "large"))
+    panel = Objective("in_visit.board", "in_visit", "1", 60.0, models=("small", "large", "third"), panel=True)
+    servers = {"small": "gpu-1:8000"}
+    shown = LedgerCollector(lambda: snapshot(ledger_engine), [routed, panel], servers=servers, keep=0.0)
+
+    def needed(scenario: str) -> set[str]:
+        name = "careloom_scenario_dependency_info"
+        found = [dict(labels) for (n, labels), _ in scrape(shown).items() if n == name]
+        return {labels["dependency"] for labels in found if labels["scenario"] == scenario}
+
+    assert needed("pre_visit.triage") == {"kafka", "airflow", "model:small"}
+    assert needed("in_visit.board") == {"kafka", "airflow", "model:small", "model:large", "model:third"}
+    assert value(scrape(shown), "careloom_model_server_info", dependency="model:small", server="gpu-1:8000") == 1
+    fill_ledger(2, state="waiting")
+    with ledger_engine.begin() as connection:
+        connection.execute(text("UPDATE work SET source = 'ward'"))
+        connection.execute(text("INSERT INTO breakers (dependency, state) VALUES ('fhir:ward', 'open')"))
+        connection.execute(text("INSERT INTO switches VALUES ('model', 'small', 'Dr. Who', 'reasons', now())"))
+    assert needed("pre_visit.triage") == {"kafka", "airflow", "model:large", "fhir:ward"}
+    assert needed("in_visit.board") == {"kafka", "airflow", "model:large", "model:third"}
+
+
+def test_work_that_waits_for_its_own_sources_fhir_server_is_left_out_of_what_nothing_explains(
+    ledger_engine: Engine, collector: LedgerCollector, fill_ledger: Fill
+) -> None:
+    triage = {"scenario": "pre_visit.triage", "stage": "pre_visit"}
+    fill_ledger(2, state="waiting")
+    fill_ledger(1, state="inferred")
+
+    def ages() -> tuple[float, float]:
+        series = scrape(collector)
+        kinds = ("unfinished", "reachable")
+        oldest, reachable = (value(series, f"careloom_oldest_{kind}_age_seconds", **triage) for kind in kinds)
+        assert oldest is not None
+        assert reachable is not None
+        return oldest, reachable
+
+    with ledger_engine.begin() as connection:
+        connection.execute(text("UPDATE work SET source = 'ward'"))
+    oldest, reachable = ages()
+    assert oldest == pytest.approx(reachable) and oldest >= 3600
+    with ledger_engine.begin() as connection:
+        connection.execute(text("INSERT INTO breakers (dependency, state) VALUES ('fhir:ward', 'open')"))
+    assert ages()[1] >= 3600, "drafts that are computed do not need it"
+    with ledger_engine.begin() as connection:
+        connection.execute(text("INSERT INTO breakers (dependency, state) VALUES ('fhir-write:ward', 'half_open')"))
+    oldest, reachable = ages()
+    assert reachable == 0
+    assert oldest >= 3600
