@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 from typing import Any
 
 import pytest
 
+from pipelines.errors import ErrorClass, StepFailed
+from pipelines.plugin_faults import of_plugin
 from plugins.counters import Counter, Increment
 from plugins.lifecycle import HOOK_ERRORS, Failed, Hooked, Inferred, Lifecycle, Started, added
 from tests.canary import CANARY
@@ -18,12 +21,21 @@ KINDS = Counter("kinds", "Kinds.", {"kind": frozenset({"x", "y"})})
 
 def hooked(returned: Any, name: str = "my-plugin") -> Hooked:
     def before(work: Started) -> list[Any]:
-        if isinstance(returned, Exception):
+        if isinstance(returned, BaseException):
             raise returned
         return [returned]
 
     relay = types.SimpleNamespace(careloom_before_infer=before)
     return Hooked(name, relay, {"kinds": KINDS})
+
+
+def test_a_scenario_that_ends_the_process_fails_its_row_and_ctrl_c_goes_through() -> None:
+    with pytest.raises(StepFailed, match=r"rules\(\) failed: SystemExit") as failed, of_plugin("rules()"):
+        sys.exit(CANARY)
+    assert failed.value.error_class is ErrorClass.SCENARIO_ERROR
+    assert CANARY not in str(failed.value)
+    with pytest.raises(KeyboardInterrupt), of_plugin("rules()"):
+        raise KeyboardInterrupt
 
 
 def test_increments_carry_the_plugins_name_and_the_scenario_and_are_added_up() -> None:
@@ -48,6 +60,7 @@ def test_increments_carry_the_plugins_name_and_the_scenario_and_are_added_up() -
         [Increment("kinds", {"kind": "x"}, -1)],
         ["kinds"],
         42,
+        SystemExit(3),
     ],
 )
 def test_a_fault_is_counted_by_plugin_and_hook_and_the_other_plugins_count_on(returned: Any) -> None:
