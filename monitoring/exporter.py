@@ -20,7 +20,6 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
 from monitoring.disks import Disks
@@ -71,7 +70,7 @@ class Folding:
             fold_decisions(self.engine)
             self.last_success = time.time()
             metrics.FOLD_LAST_SUCCESS.set(self.last_success)
-        except SQLAlchemyError as error:
+        except Exception as error:  # noqa: BLE001  whatever it is: a thread that ended would fold nothing more
             metrics.FOLD_ERRORS.inc()
             log.warning("folding failed: %s; trying again in %s s", type(error).__name__, self.every)
 

@@ -32,7 +32,7 @@ from plugins import manager
 _TOKEN = "token-of-the-ward"
 
 #: Waits are short, so that a thousand faults fit into minutes; what they mean is the same. Attempts are more than the
-#: shipped four: where three tasks in five are killed, four in a row are not rare, and what is parked is no draft to compare.
+#: shipped four: where three tasks in five are killed, four in a row are not rare, and a parked row has no draft.
 _SETTINGS: dict[str, dict[str, Any]] = {
     "dispatcher": {
         "batch_size": 8,

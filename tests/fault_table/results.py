@@ -119,7 +119,7 @@ NOT_MADE: dict[str, str] = {
     "CareloomBudgetBurnsSlowly": "three days of late drafts; promtool proves its arithmetic.",
     "CareloomSubscriptionGaps": "half an hour of lost notifications; promtool proves its arithmetic.",
     "CareloomBrokerLostRecords": "the broker would have to lose records; `make chaos` does that.",
-    "CareloomConsumerLagGrowing": "a dispatcher that hangs and answers; promtool proves its arithmetic.",
+    "CareloomConsumerLagGrowing": "a burst that two cores do not match for minutes; promtool proves its arithmetic.",
     "CareloomScenarioNotInstalled": "a plugin would have to be taken out; tests/end_to_end does that.",
     "CareloomAirflowSlotsExhausted": "fifteen minutes without a free slot; promtool proves its arithmetic.",
 }
