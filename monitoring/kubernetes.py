@@ -1,7 +1,8 @@
 """Rules and scraping for Prometheus Operator, made of what stands here: `python -m monitoring.kubernetes`.
 
 Writes deploy/kubernetes/monitoring/: a PrometheusRule with the groups of rules/ and alerts/, and a ServiceMonitor for
-each of careloom's processes and for Airflow's statsd_exporter, whose jobs are named as the rules name them.
+each of careloom's processes and for Airflow's statsd_exporter, whose jobs are named as the rules name them; and values
+for Airflow's chart, which give that statsd_exporter our mapping.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import yaml
 
 MONITORING = Path(__file__).parent
 TARGET = MONITORING.parent / "deploy" / "kubernetes" / "monitoring"
+
+#: For Airflow's chart, beside the values that are written by hand.
+CHART_VALUES = TARGET.parent / "airflow-statsd-values.yaml"
 
 _HEAD = """\
 # Written by `python -m monitoring.kubernetes` from monitoring/; a test holds both together. Only checked.
@@ -36,6 +40,21 @@ def files() -> dict[str, str]:
         "rules.yaml": _text([_rules()]),
         "scraping.yaml": _text(list(_monitors())),
     }
+
+
+def chart_values() -> str:
+    """The text of `CHART_VALUES`.
+
+    The chart's statsd_exporter has a place for mappings and none for `defaults`: each mapping says them itself.
+    """
+    said = yaml.safe_load((MONITORING / "statsd_mapping.yml").read_text(encoding="utf-8"))
+    defaults, mappings = said["defaults"], []
+    for mapping in said["mappings"]:
+        kept = {} if mapping.get("action") == "drop" else {"ttl": defaults["ttl"]}
+        if mapping.get("match_metric_type") == "observer":
+            kept |= {key: defaults[key] for key in ("observer_type", "histogram_options")}
+        mappings.append({**mapping, **kept})
+    return _text([{"statsd": {"overrideMappings": mappings}}])
 
 
 def _rules() -> dict[str, Any]:
@@ -76,8 +95,9 @@ def _text(documents: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write all files."""
     TARGET.mkdir(exist_ok=True)
+    CHART_VALUES.write_text(chart_values(), encoding="utf-8")
     for name, text in files().items():
         (TARGET / name).write_text(text, encoding="utf-8")
 

@@ -20,6 +20,7 @@ import yaml
 from pipelines.config import Config, load
 from pipelines.gateway.endpoints import Endpoints
 from pipelines.stack.airflow import POOL
+from pipelines.stack.statsd import MAPPING, airflow_settings
 from pipelines.topics import wanted_settings
 from tests.scale_out.parts import celery_settings
 
@@ -210,6 +211,27 @@ def test_dispatchers_are_two_and_have_names_of_their_own() -> None:
     assert scraped == [f"{name}:8801" for name in names]
 
 
+def test_compose_scrapes_what_it_starts_and_what_a_profile_starts_by_a_step_that_is_written_down() -> None:
+    targets = DEPLOY / "compose" / "targets"
+    scraped = {job: (targets / f"{job}.json") for job in ("gateway", "dispatcher", "exporter")}
+    tracked = {Path(name).name for name in _tracked(targets)}
+    assert {file.name for file in scraped.values()} | {"vllm.example.json"} == tracked
+    for name in sorted(tracked):
+        for target in json.loads((targets / name).read_text("utf-8"))[0]["targets"]:
+            service = services()[target.split(":")[0]]
+            assert bool(service.get("profiles")) == name.endswith(".example.json"), target
+    jobs = documents(PROJECT / "monitoring" / "prometheus.yml")[0]["scrape_configs"]
+    read = {name for job in jobs for one in job["file_sd_configs"] for name in one["files"]}
+    assert "targets/vllm.json" in read
+    assert "targets/vllm.example.json" not in read
+    assert "cp targets/vllm.example.json targets/vllm.json" in COMPOSE.read_text("utf-8")
+
+
+def _tracked(folder: Path) -> list[str]:
+    done = subprocess.run(["git", "ls-files", folder], cwd=PROJECT, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
 def test_the_topic_is_made_as_careloom_would_make_it() -> None:
     config = load(KUBERNETES / "careloom.example.toml")
     [topic] = [one for one in manifests() if one["kind"] == "KafkaTopic"]
@@ -270,6 +292,34 @@ def test_no_task_is_given_to_a_second_worker_while_it_runs(file: str) -> None:
     wait = airflow_options()[file]["AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT"]
     assert 'execution_timeout": timedelta(minutes=30)' in (PROJECT / "dags/scenario_dags.py").read_text("utf-8")
     assert int(wait) > LONGEST_TASK
+
+
+def test_airflows_metrics_are_sent_as_the_development_stack_sends_them() -> None:
+    """Host, port and prefix are the chart's own, with the same prefix."""
+    by_chart = {"STATSD_ON", "STATSD_HOST", "STATSD_PORT", "STATSD_PREFIX"}
+    wanted = {f"AIRFLOW__{k}": v for k, v in airflow_settings(9125).items() if k.split("__")[1] not in by_chart}
+    assert {k: v for k, v in airflow_options()["chart"].items() if k.startswith("AIRFLOW__METRICS__")} == wanted
+    assert airflow_values()["statsd"]["enabled"]
+    assert "airflow-statsd-values.yaml" in (KUBERNETES / "airflow-values.yaml").read_text("utf-8")
+    image = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert any(one.startswith("statsd") for one in image["scale-out"]), "the image's Airflow could send nothing"
+
+
+def test_the_charts_statsd_has_our_mapping_with_its_defaults_written_out() -> None:
+    [values] = documents(KUBERNETES / "airflow-statsd-values.yaml")
+    ours = yaml.safe_load(MAPPING.read_text("utf-8"))
+    theirs = values["statsd"]["overrideMappings"]
+    assert [mapping["name"] for mapping in theirs] == [mapping["name"] for mapping in ours["mappings"]]
+    for one, other in zip(ours["mappings"], theirs, strict=True):
+        assert one.items() <= other.items()
+        assert {key: other[key] for key in other.keys() - one.keys()}.items() <= ours["defaults"].items()
+
+
+def test_prometheus_may_scrape_the_charts_statsd_from_where_it_scrapes_careloom() -> None:
+    [ours] = [
+        one for one in manifests() if one["kind"] == "NetworkPolicy" and name_of(one) == "metrics-from-prometheus"
+    ]
+    assert airflow_values()["statsd"]["extraNetworkPolicies"] == ours["spec"]["ingress"][0]["from"]
 
 
 def test_the_model_pool_is_made_under_the_name_that_dags_use() -> None:

@@ -38,7 +38,7 @@ TEST_NAMES = [test["name"] for file in RULE_TESTS for test in yaml.safe_load(fil
 #: Words of PromQL as these rules use it.
 PROMQL = {"sum", "max", "by", "on", "rate", "increase", "delta", "min_over_time", "time", "absent", "vector"}
 PROMQL |= {"and", "or", "unless", "clamp_max", "label_replace", "max_over_time", "offset", "m", "min", "group_left"}
-PROMQL |= {"group_right", "topk"}
+PROMQL |= {"group_right", "topk", "present_over_time"}
 #: Prometheus' own series and labels.
 PROMETHEUS = {"up", "job", "instance", "ALERTS", "alertname", "alertstate"}
 

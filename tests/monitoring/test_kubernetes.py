@@ -21,6 +21,11 @@ def test_the_files_are_as_written_from_their_sources(name: str) -> None:
     )
 
 
+def test_the_values_for_airflows_chart_are_as_written_from_the_mapping() -> None:
+    text = kubernetes.CHART_VALUES.read_text(encoding="utf-8")
+    assert text == kubernetes.chart_values(), "run: python -m monitoring.kubernetes"
+
+
 def test_every_file_is_in_the_kustomization() -> None:
     kustomization = yaml.safe_load((kubernetes.TARGET / "kustomization.yaml").read_text(encoding="utf-8"))
     assert set(kustomization["resources"]) == set(kubernetes.files())

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from monitoring import kubernetes
 from pipelines.stack.statsd import MAPPING, airflow_settings, find, missing
 
 MAPPINGS: list[dict[str, Any]] = yaml.safe_load(MAPPING.read_text(encoding="utf-8"))["mappings"]
@@ -84,18 +85,26 @@ def test_mapped_names_are_as_prometheus_wants_them_and_each_is_explained() -> No
         assert ending is None or mapping["name"].endswith(ending)
 
 
-@pytest.fixture(scope="module")
-def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Callable[[], str]]]:
-    """The port that it listens on by UDP, and what it shows."""
+@pytest.fixture(scope="module", params=["ours", "chart"])
+def exporter(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[tuple[int, Callable[[], str]]]:
+    """The port that it listens on by UDP, and what it shows; with our mapping, and as Airflow's chart writes it."""
     if (why := missing()) is not None:
         pytest.skip(why)
     web, udp = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
-    log = (tmp_path_factory.mktemp("statsd") / "log").open("wb")
+    folder = tmp_path_factory.mktemp("statsd")
+    log = (folder / "log").open("wb")
+    mapping = MAPPING
+    if request.param == "chart":
+        values = yaml.safe_load(kubernetes.chart_values())
+        mapping = folder / "mappings.yml"
+        mapping.write_text(yaml.safe_dump({"mappings": values["statsd"]["overrideMappings"]}), encoding="utf-8")
     arguments = [
         f"--web.listen-address=127.0.0.1:{web}",
         f"--statsd.listen-udp=127.0.0.1:{udp}",
         "--statsd.listen-tcp=",
-        f"--statsd.mapping-config={MAPPING}",
+        f"--statsd.mapping-config={mapping}",
     ]
     process = subprocess.Popen([str(find()), *arguments], stdout=log, stderr=log)
 
