@@ -88,7 +88,13 @@ BOARD = Board(
                     {"{{dag_id}}": quantile(0.95, "airflow_task_scheduled_duration_seconds", _DAG, "dag_id")},
                     runbook="CareloomAirflowSchedulerDown",
                 ),
-                Panel("Runs under way", "Of all DAGs.", "short", {"runs": "max(airflow_scheduler_dagruns_running)"}),
+                Panel(
+                    "Runs under way",
+                    "Of all DAGs.",
+                    "short",
+                    {"runs": "max(airflow_scheduler_dagruns_running)"},
+                    runbook="CareloomAirflowSlotsExhausted",
+                ),
             ),
         ),
         Row(

@@ -183,6 +183,7 @@ BOARD = Board(
                     "New, and recognised from an earlier try.",
                     "ops",
                     {"{{outcome}}": rate("careloom_drafts_total", by="outcome")},
+                    runbook="CareloomDependencyDown",
                 ),
                 Panel(
                     "Counting",

@@ -20,6 +20,7 @@ from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
     DashboardLinkType,
     DataSourceRef,
+    VariableHide,
     VariableOption,
     VariableRefresh,
 )
@@ -64,17 +65,23 @@ _Variable = dashboard.DatasourceVariable | dashboard.QueryVariable | dashboard.T
 
 def _variables(board: Board) -> Iterator[_Variable]:
     yield dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus")
-    for name, others in (("stage", ""), ("scenario", 'stage=~"$stage"')):
+    asked = " ".join(expression for panel in board.panels for expression in panel.queries.values())
+    # also scenarios that are no longer installed and have work left
+    of = '{__name__=~"careloom_scenario_info|careloom_work_items", stage=~"$stage"}'
+    for name, series in (("stage", "careloom_scenario_info"), ("scenario", of)):
         variable = (
             dashboard.QueryVariable(name)
             .label(name.capitalize())
             .datasource(_PROMETHEUS)
-            .query({"query": f"label_values(careloom_scenario_info{{{others}}}, {name})", "refId": name})
+            .query({"query": f"label_values({series}, {name})", "refId": name})
             .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
         )
         if name == "stage" or not board.one_scenario:
             everything = VariableOption(True, "All", "$__all")
-            variable = variable.multi(True).include_all(True).all_value(".*").current(everything)
+            # without a value of its own "All" is the list, which the chosen stage makes shorter
+            variable = variable.multi(True).include_all(True).current(everything)
+        if "$scenario" not in asked and "$stage" not in asked:  # nothing that it shows is of a scenario
+            variable = variable.hide(VariableHide.HIDE_VARIABLE)
         yield variable
     yield dashboard.TextBoxVariable("airflow").label("Airflow").default_value(AIRFLOW)
     yield dashboard.TextBoxVariable("runbooks").label("Runbooks").default_value(RUNBOOKS)

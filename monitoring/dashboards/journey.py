@@ -131,6 +131,7 @@ BOARD = Board(
                     "At the gateway, new or not.",
                     "reqps",
                     {"{{source}} {{way}}": rate("careloom_gateway_events_received_total", by="source, way")},
+                    runbook="CareloomGatewayDown",
                 ),
                 Panel(
                     "Done",
@@ -150,6 +151,7 @@ BOARD = Board(
                     "Waiting, in a run, or computed and not yet written; and parked.",
                     "short",
                     {"{{stage}} {{state}}": or_zero(f"sum by (stage, state) (careloom_work_items{{{BOTH}}})", "stage")},
+                    runbook="CareloomOldestUnfinishedTooOld",
                 ),
                 Panel(
                     "Oldest unfinished",

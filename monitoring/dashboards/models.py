@@ -40,6 +40,7 @@ BOARD = Board(
                     "Seconds of model time a second: how many answers at once on average.",
                     "short",
                     {"{{model}}": rate("careloom_model_seconds_total", SCENARIO, "model")},
+                    runbook="CareloomModelSlow",
                 ),
                 Panel(
                     "Time of an answer",
@@ -130,6 +131,7 @@ BOARD = Board(
                         "first, 95 of 100": quantile(0.95, "vllm:time_to_first_token_seconds"),
                         "next, 95 of 100": quantile(0.95, "vllm:inter_token_latency_seconds"),
                     },
+                    runbook="CareloomModelSlow",
                 ),
                 Panel(
                     "Queue and whole request",

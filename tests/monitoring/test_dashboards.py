@@ -100,6 +100,25 @@ def test_a_dashboard_lets_its_reader_choose_stage_and_scenario(board: Board) -> 
     assert variables["scenario"].get("multi", False) is not board.one_scenario
 
 
+@each_board
+def test_all_scenarios_are_those_of_the_chosen_stage(board: Board) -> None:
+    """A value of its own for "All" (`.*`) would undo the choice of a stage in every query that asks the scenario alone."""
+    variables = {one["name"]: one for one in json.loads(as_json(board))["templating"]["list"]}
+    assert "allValue" not in variables["scenario"]
+    assert 'stage=~"$stage"' in variables["scenario"]["query"]["query"]
+    assert variables["scenario"].get("includeAll", False) is not board.one_scenario
+
+
+@each_board
+def test_a_choice_is_offered_where_a_query_heeds_it(board: Board) -> None:
+    variables = {one["name"]: one for one in json.loads(as_json(board))["templating"]["list"]}
+    asked = [expression for panel in board.panels for expression in panel.queries.values()]
+    heeded = any("$scenario" in expression or "$stage" in expression for expression in asked)
+    for name in ("stage", "scenario"):
+        assert (variables[name].get("hide", 0) == 2) is not heeded
+    assert heeded is (board.uid != "careloom-delivery")
+
+
 @each_panel
 def test_every_query_parses(panel: Panel) -> None:
     for expression in panel.queries.values():
