@@ -45,6 +45,9 @@ PROMETHEUS = {"up", "job", "instance", "ALERTS", "alertname", "alertstate"}
 #: Of what is recorded and then matched by label.
 RECORDED_LABELS = {"scenario:careloom_ill_dependency:state": ("scenario", "stage", "dependency")}
 
+#: Where runbooks are shown: the installer's external label, else the dashboards' placeholder.
+RUNBOOK_BASE = '{{ or $externalLabels.runbooks "https://careloom.example/runbooks" }}'
+
 #: Of a runbook, in this order.
 HEADINGS = ["Meaning", "Impact", "Diagnosis", "Mitigation"]
 
@@ -135,13 +138,24 @@ def test_an_alert_waits_unless_one_occurrence_is_enough(alert: dict[str, Any]) -
 
 @each_alert
 def test_an_alert_has_a_runbook_that_names_it_and_says_what_to_do(alert: dict[str, Any]) -> None:
-    page = MONITORING.parent / alert["annotations"]["runbook_url"]
+    base, _, name = alert["annotations"]["runbook_url"].rpartition("/")
+    assert base == RUNBOOK_BASE
+    page = MONITORING / "runbooks" / name
     assert page.name == f"{alert['alert']}.md"
     text = page.read_text(encoding="utf-8")
     assert text.startswith(f"# {alert['alert']}\n")
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == HEADINGS
     diagnosis = text.partition("## Diagnosis")[2].partition("## Mitigation")[0]
     assert "```" in diagnosis
+
+
+def test_runbooks_are_where_the_dashboards_have_them_until_the_installer_says_otherwise() -> None:
+    config = yaml.safe_load((MONITORING / "prometheus.yml").read_text(encoding="utf-8"))
+    boards = (MONITORING / "dashboards" / "grafana.py").read_text(encoding="utf-8")
+    [address] = re.findall(r'"(http\S+)" \}\}$', RUNBOOK_BASE)
+    assert config["global"]["external_labels"] == {"runbooks": address}
+    assert f'"{address}"' in boards
+    assert config["alerting"]["alert_relabel_configs"] == [{"regex": "runbooks", "action": "labeldrop"}]
 
 
 def test_every_runbook_is_of_an_alert() -> None:

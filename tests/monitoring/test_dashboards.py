@@ -102,7 +102,7 @@ def test_a_dashboard_lets_its_reader_choose_stage_and_scenario(board: Board) -> 
 
 @each_board
 def test_all_scenarios_are_those_of_the_chosen_stage(board: Board) -> None:
-    """A value of its own for "All" (`.*`) would undo the choice of a stage in every query that asks the scenario alone."""
+    """Were "All" `.*`, a chosen stage would change no query that asks the scenario alone."""
     variables = {one["name"]: one for one in json.loads(as_json(board))["templating"]["list"]}
     assert "allValue" not in variables["scenario"]
     assert 'stage=~"$stage"' in variables["scenario"]["query"]["query"]
