@@ -208,7 +208,9 @@ def _miscount(house: House, by: int) -> None:
 
 FAULTS: tuple[Fault, ...] = (
     Fault("gateway-dead", "the gateway is dead", *_down("gateway"), "CareloomGatewayDown", windows=30),
-    Fault("model-down", "the model server is down", *_down("model"), "CareloomModelServerDown"),
+    Fault(
+        "model-down", "the model server is down", *_down("model"), "CareloomModelServerDown", "model:stand-in",
+    ),
     Fault(
         "scheduler-dead", "Airflow's scheduler is dead", *_down("scheduler"), "CareloomAirflowSchedulerDown",
         windows=120,
@@ -297,7 +299,8 @@ FAULTS: tuple[Fault, ...] = (
         "CareloomHighErrorRate", NOTE, waits=240, windows=120,
     ),
     Fault(
-        "model-slow", "the model takes 75 s an answer", *_model("slow"), "CareloomModelSlow", waits=240, windows=120,
+        "model-slow", "the model takes 75 s an answer", *_model("slow"), "CareloomModelSlow", "model:stand-in",
+        waits=240, windows=120,
         pages=("CareloomOldestUnfinishedTooOld",),
     ),
 )  # fmt: skip

@@ -28,7 +28,7 @@ _LOOK = 1.0
 
 def name_of(labels: dict[str, str]) -> str:
     """An alert as the table shows it: its name, and what it is about."""
-    about = labels.get("dependency") or labels.get("scenario") or labels.get("volume") or labels.get("target")
+    about = labels.get("scenario") or labels.get("dependency") or labels.get("volume") or labels.get("target")
     return labels["alertname"] + (f" ({about})" if about else "")
 
 
