@@ -174,16 +174,20 @@ def _scenarios(now: Snapshot, objectives: Iterable[Objective]) -> Iterator[Famil
         reachable[key] = max(reachable.get(key, 0.0), part.reachable if unfinished else 0.0)
     yield _gauge(metrics.OLDEST_UNFINISHED, oldest.items())
     yield _gauge(metrics.OLDEST_REACHABLE, reachable.items())
-    yield _gauge(metrics.SCENARIO_DEPENDENCY_INFO, [(needed, 1.0) for needed in sorted(_needed(now, objectives))])
+    yield _gauge(metrics.SCENARIO_NEEDS_INFO, [(needed, 1.0) for needed in sorted(_needed(now, objectives))])
 
 
 def _needed(now: Snapshot, objectives: Iterable[Objective]) -> set[tuple[str, str, str]]:
-    """(scenario, stage, dependency): without it no work of this scenario, or not what waits for it, goes on."""
+    """(scenario, stage, needs): without it no work of this scenario, or not what waits for it, goes on.
+
+    FHIR servers are one value: that work waits for one which is down says enough, and twenty sources, each read and
+    written, would be forty series a scenario.
+    """
     off = {name for kind, name in now.switches if kind == "model"}
-    needed = {(scenario, stage_of(scenario), dependency) for scenario, dependency in now.held}
+    needed = {(scenario, stage_of(scenario), "fhir") for scenario in now.held}
     for one in objectives:
-        for dependency in (KAFKA, AIRFLOW, *map(model_of, one.asked(off))):
-            needed.add((one.scenario, one.stage, dependency))
+        for needs in (KAFKA, AIRFLOW, *map(model_of, one.asked(off))):
+            needed.add((one.scenario, one.stage, needs))
     return needed
 
 

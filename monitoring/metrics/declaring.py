@@ -27,7 +27,8 @@ MODEL_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.
 TOKEN_BUCKETS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0)
 #: Seconds from a minute to a week: who decides is at the bedside, at the desk, or comes back after the weekend.
 DECISION_BUCKETS = (60.0, 300.0, 900.0, 3600.0, 14400.0, 43200.0, 86400.0, 259200.0, 604800.0)
-BATCH_BUCKETS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
+#: Pieces of work in one run; `dispatcher.batch_size` is 100 as shipped, and 1,000 at most.
+BATCH_BUCKETS = (1.0, 5.0, 20.0, 100.0, 500.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,6 +197,7 @@ LABELS: dict[str, tuple[frozenset[str] | None, str]] = {
         None,
         "`model:<model>`, `fhir:<source>` (reading), `fhir-write:<source>`, `kafka`, `airflow`",
     ),
+    "needs": (None, "`model:<model>`, `kafka`, `airflow`, or `fhir`, whichever source's: what alerts are related by"),
     "server": (None, "host and port of the configured models' servers"),
     "kind": (frozenset({"everything", "scenario", "model"}), "what a switch stops"),
     "target": (None, "the scenario or model that a switch stops, empty for everything"),

@@ -44,13 +44,13 @@ SCENARIO_OBJECTIVE = ledger(
 SCENARIO_INFO = ledger(
     "gauge", "careloom_scenario_info", "1 for each installed scenario.", "scenario", "stage", "version"
 )
-SCENARIO_DEPENDENCY_INFO = ledger(
+SCENARIO_NEEDS_INFO = ledger(
     "gauge",
-    "careloom_scenario_dependency_info",
-    "1 for what a scenario needs: Kafka, Airflow, the models that it asks now, FHIR servers that its work waits for.",
+    "careloom_scenario_needs_info",
+    "1 for what a scenario needs: Kafka, Airflow, the models that it asks now, FHIR where its work waits for a server.",
     "scenario",
     "stage",
-    "dependency",
+    "needs",
 )
 MODEL_SERVER_INFO = ledger(
     "gauge", "careloom_model_server_info", "1 for each model and its server's host and port.", "dependency", "server"

@@ -92,7 +92,7 @@ OPEN_WORK = text(
 HELD = text(
     """
     WITH down AS MATERIALIZED (SELECT dependency FROM breakers WHERE state <> 'closed' AND dependency LIKE 'fhir%')
-    SELECT DISTINCT scenario, dependency
+    SELECT DISTINCT scenario
     FROM work JOIN down ON dependency = CASE state WHEN 'inferred' THEN 'fhir-write:' ELSE 'fhir:' END || source
     WHERE state IN ('waiting', 'dispatched', 'running', 'inferred')
     """

@@ -66,7 +66,7 @@ class Snapshot:
         switches: (kind, name) of what is switched off.
         reconciled: source -> Unix time up to which it was searched.
         down: dependency -> whether it counts as down (its breaker is open, or somebody is trying it).
-        held: (scenario, dependency) of FHIR servers that are down and that unfinished work waits for.
+        held: scenarios with unfinished work that waits for a FHIR server which is down.
     """
 
     account: Account
@@ -79,7 +79,7 @@ class Snapshot:
     subscriptions: Sequence[SubscriptionState]
     reconciled: Mapping[str, float]
     down: Mapping[str, bool] = field(default_factory=dict)
-    held: Sequence[tuple[str, str]] = ()
+    held: Sequence[str] = ()
 
 
 def snapshot(engine: Engine) -> Snapshot:
@@ -109,7 +109,7 @@ def snapshot(engine: Engine) -> Snapshot:
             ],
             reconciled={row.source: row.until for row in connection.execute(counting_queries.RECONCILED_BY_SOURCE)},
             down={row.dependency: row.down for row in connection.execute(counting_queries.DOWN)},
-            held=[(row.scenario, row.dependency) for row in connection.execute(counting_queries.HELD)],
+            held=connection.execute(counting_queries.HELD).scalars().all(),
         )
 
 

@@ -43,7 +43,7 @@ PROMQL |= {"group_right", "topk", "present_over_time"}
 PROMETHEUS = {"up", "job", "instance", "ALERTS", "alertname", "alertstate"}
 
 #: Of what is recorded and then matched by label.
-RECORDED_LABELS = {"scenario:careloom_ill_dependency:state": ("scenario", "stage", "dependency")}
+RECORDED_LABELS = {"scenario:careloom_ill_dependency:state": ("scenario", "stage", "needs")}
 
 #: Where runbooks are shown: the installer's external label, else the dashboards' placeholder.
 RUNBOOK_BASE = '{{ or $externalLabels.runbooks "https://careloom.example/runbooks" }}'
@@ -99,7 +99,7 @@ def test_a_rule_uses_metrics_and_labels_that_exist(rule: dict[str, Any]) -> None
 
 def _labels_of(series: str) -> set[str]:
     if series == "ALERTS":
-        return {"alertname", "alertstate", "dependency"}
+        return {"alertname", "alertstate", "needs"}
     return set(DECLARED[series].labels) if series in DECLARED else set(RECORDED_LABELS[series])
 
 

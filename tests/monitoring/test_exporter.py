@@ -134,7 +134,7 @@ def test_it_shows_what_the_ledger_says_and_nothing_of_the_patient(
     assert "careloom_unaccounted_items 0.0" in page
     assert 'careloom_switched_off{kind="scenario",target="in_visit.admission_note"} 1.0' in page
     assert 'careloom_scenario_deadline_seconds{scenario="pre_visit.triage",stage="pre_visit"}' in page
-    assert 'careloom_scenario_dependency_info{dependency="model:smollm2",scenario="pre_visit.triage"' in page
+    assert 'careloom_scenario_needs_info{needs="model:smollm2",scenario="pre_visit.triage"' in page
     assert 'careloom_model_server_info{dependency="model:smollm2",server="127.0.0.1:8000"} 1.0' in page
     for secret in (CANARY, "secret-token", "secret-password", "postgresql"):
         assert secret not in page

@@ -95,12 +95,15 @@ def full_ledger(size: Size) -> LedgerCollector:
         switches=[(one["kind"], one["target"]) for one in sets(metrics.SWITCHED_OFF)],
         subscriptions=[SubscriptionState(one["source"], 1, 1, 1.0) for one in sets(metrics.SUBSCRIPTION_GAPS)],
         reconciled={one["source"]: 1.0 for one in sets(metrics.RECONCILED_UNTIL)},
-        held=[(one["scenario"], one["dependency"]) for one in sets(metrics.SCENARIO_DEPENDENCY_INFO)],
+        held=sorted({one["scenario"] for one in sets(metrics.SCENARIO_NEEDS_INFO)}),
         down={one["dependency"]: True for one in sets(metrics.DEPENDENCY_DOWN)},
     )
-    objectives = [Objective(one["scenario"], one["stage"], one["version"], 60.0) for one in sets(metrics.SCENARIO_INFO)]
     every = {one["source"]: 30.0 for one in sets(metrics.RECONCILE_INTERVAL)}
     models = {one["model"]: one["version"] for one in sets(metrics.MODEL_INFO)}
+    objectives = [
+        Objective(one["scenario"], one["stage"], one["version"], 60.0, models=tuple(models), panel=True)
+        for one in sets(metrics.SCENARIO_INFO)
+    ]
     servers = {one["dependency"].partition(":")[2]: one["server"] for one in sets(metrics.MODEL_SERVER_INFO)}
     return LedgerCollector(lambda: now, objectives, every, models=models, servers=servers)
 
