@@ -24,6 +24,7 @@ MODULES = (
     "kafka.errors",
     "pipelines.inference",
     "pipelines.ledger",
+    "pipelines.log_lines",
     "pipelines.models.openai_chat",
     "pipelines.payloads",
     "pipelines.runner",
