@@ -136,6 +136,7 @@ class Tutorial:
 
     def _in_the_background(self, command: str) -> tuple[int, str]:
         """`careloom up` in a terminal of its own, until everything runs."""
+        self._up.touch()  # the shell may be slower than the first look
         _, said = self._shell.type(f"{command} > {self._up} 2>&1 & echo pid $!")
         self._up_pid = int(re.findall(r"pid (\d+)", said)[0])
         end = time.monotonic() + PATIENCE
