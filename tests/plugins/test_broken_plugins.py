@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,19 +16,8 @@ from typer.testing import CliRunner
 from pipelines.authoring.target import find, golden_cases
 from pipelines.cli.app import build
 from plugins.conformance import conformance
-
-
-def _beside(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-table = _beside("broken_plugins")
+from tests.plugins import broken_plugins as table
+from tests.plugins.unbroken_plugins import BASES, Broken, write
 
 
 @contextmanager
@@ -59,7 +46,7 @@ def first_failure(package: Path, golden: int = 2) -> tuple[str, str]:
 def said(tmp_path: Path) -> Iterator[tuple[Any, str, str]]:
     for broken in table.BROKEN:
         with nothing_left_behind():
-            found = first_failure(table.write(broken, tmp_path))
+            found = first_failure(write(broken, tmp_path))
         yield broken, *found
 
 
@@ -79,12 +66,12 @@ def test_every_broken_plugin_is_refused_with_what_is_wrong(refusals: list[tuple[
     assert wrong == {}
 
 
-@pytest.mark.parametrize("base", table.BASES)
+@pytest.mark.parametrize("base", BASES)
 def test_what_is_broken_there_is_good_before(base: str, tmp_path: Path) -> None:
     """With steps, with a panel and with knowledge: the whole kit, and all ten golden cases."""
-    good = table.Broken(f"good-{base}".rstrip("-"), "nothing", "", "", "", base)
+    good = Broken(f"good-{base}".rstrip("-"), "nothing", "", "", "", base)
     with nothing_left_behind():
-        (target,) = find(str(table.write(good, tmp_path)))
+        (target,) = find(str(write(good, tmp_path)))
         assert target.refused == ()
         (scenario,) = target.scenarios
         checked = list(conformance(scenario, golden_cases(scenario)))
@@ -93,9 +80,9 @@ def test_what_is_broken_there_is_good_before(base: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("base", "asked"), [("steps", 2), ("panel", 2)])
 def test_try_takes_every_answer_of_the_golden_case(base: str, asked: int, tmp_path: Path) -> None:
-    good = table.Broken(f"tried-{base}", "nothing", "", "", "", base)
+    good = Broken(f"tried-{base}", "nothing", "", "", "", base)
     with nothing_left_behind():
-        package = table.write(good, tmp_path)
+        package = write(good, tmp_path)
         patient = str(package / "tests" / "golden" / "en_red_flag.json")
         arguments = ["try", f"pre_visit.x_tried_{base}", "--package", str(package), "--patient", patient]
         result = CliRunner().invoke(build(), arguments)
@@ -115,7 +102,7 @@ def test_the_document_shows_them_all(refusals: list[tuple[Any, str, str]]) -> No
 def test_the_command_shows_check_place_and_remedy_and_fails(tmp_path: Path) -> None:
     broken = next(each for each in table.BROKEN if each.name == "rule-gone")
     with nothing_left_behind():
-        result = CliRunner().invoke(build(), ["check", str(table.write(broken, tmp_path))])
+        result = CliRunner().invoke(build(), ["check", str(write(broken, tmp_path))])
     assert result.exit_code == 1
     assert "FAILED pre_visit.x_rule_gone: golden cases come out as they are written" in result.stdout
     assert "(at en_red_flag)" in result.stdout
