@@ -1,4 +1,4 @@
-"""What a plugin has before it is broken: what `careloom new` writes, and that with steps, a panel or a knowledge base."""
+"""What a plugin has before it is broken: what `careloom new` writes, then with steps, a panel or a knowledge base."""
 
 from __future__ import annotations
 
