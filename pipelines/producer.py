@@ -67,7 +67,7 @@ class Producer:
         self._generation = 0
         self._connecting: asyncio.Task[Any] | None = None
         self._away = False  # the last that was heard of Kafka is that it acknowledged nothing
-        self._tried = False  # by a request that waits for it
+        self._trying = False  # a request waits for it to be otherwise
         # for many records at once, and for a wait for metadata, which would stop the event loop
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="careloom-producer")
         self._in_thread = ToThread(self._thread)
@@ -112,7 +112,7 @@ class Producer:
             BrokerUnavailable: no broker, no acknowledgement in time, or too much waits already.
             RecordTooLarge: the broker takes no record of this size.
         """
-        if self._away and self._tried:
+        if self._away and self._trying:
             raise BrokerUnavailable("Kafka acknowledges nothing; another request is trying it")
         size = sum(len(envelope.value) + len(envelope.key) for envelope in envelopes)
         if self._buffered and self._buffered + size > self._max_buffered:
@@ -130,7 +130,7 @@ class Producer:
     def _watched(self) -> Iterator[None]:
         """While Kafka acknowledges nothing one request at a time waits for it: the others are told at once."""
         tries = self._away
-        self._tried = self._tried or tries
+        self._trying = self._trying or tries
         try:
             yield
         except BrokerUnavailable:
@@ -140,7 +140,7 @@ class Producer:
             self._away = False
         finally:
             if tries:
-                self._tried = False
+                self._trying = False
 
     async def close(self) -> None:
         """Wait for what is under way, at most the delivery timeout, and end."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 #: Seconds that a run without rows has from its first word to its stay.
-BEGINNING = 5.0
+_BEGINNING = 5.0
 
 #: Seconds that a run waits for a ledger that is away, to give back what it has not finished.
 _OUTAGE = 120.0
@@ -82,7 +82,7 @@ async def carry_rows(
     batch = _batch(config, ledger, run_id, items)
     infer = Inferring(config, ledger, batch, loaded, payloads, sources, fleet)
     usual = config.runner.concurrency
-    stands = None if items else await called(ledger.stands, run_id, BEGINNING)
+    stands = None if items else await called(ledger.stands, run_id, _BEGINNING)
     named = items[0].scenario if items else stands or ""
     asking = fleet.concurrency(named, usual)
     write = _writing(ledger, batch, sources)
