@@ -162,7 +162,7 @@ BOARD = Board(
                             f"max by (scenario) (careloom_oldest_unfinished_age_seconds{{{BOTH}}})", "scenario"
                         )
                     },
-                    runbook="CareloomOldestUnfinishedTooOld",
+                    runbook="CareloomWorkStuck",
                     airflow=True,
                 ),
                 Panel(

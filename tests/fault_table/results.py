@@ -121,5 +121,6 @@ NOT_MADE: dict[str, str] = {
     "CareloomBrokerLostRecords": "the broker would have to lose records; `make chaos` does that.",
     "CareloomConsumerLagGrowing": "a burst that two cores do not match for minutes; promtool proves its arithmetic.",
     "CareloomScenarioNotInstalled": "a plugin would have to be taken out; tests/end_to_end does that.",
+    "CareloomWorkStuck": "ten minutes of one stuck piece of work; promtool proves its arithmetic.",
     "CareloomAirflowSlotsExhausted": "fifteen minutes without a free slot; promtool proves its arithmetic.",
 }

@@ -192,8 +192,9 @@ def test_a_model_that_is_down_pages_once_and_not_for_each_late_scenario(api: str
         {"alertname": "CareloomBudgetBurnsFast", **TRIAGE, **NEEDS_SMOLLM2},
         {"alertname": "CareloomHighErrorRate", **FOLLOW_UP, **NEEDS_SMOLLM2},
         {"alertname": "CareloomBudgetBurns", **FOLLOW_UP, **NEEDS_SMOLLM2},
+        {"alertname": "CareloomWorkStuck", **FOLLOW_UP, **NEEDS_SMOLLM2},
     )
-    assert paging(api, 6) == {"CareloomModelServerDown"}
+    assert paging(api, 7) == {"CareloomModelServerDown"}
 
 
 def test_a_model_that_is_down_does_not_hide_a_fhir_server_that_is_down_or_a_lost_event(api: str) -> None:
@@ -220,6 +221,26 @@ def test_a_late_scenario_pages_once_however_many_windows_see_it(api: str) -> Non
     windows = ("CareloomBudgetBurnsFast", "CareloomBudgetBurns", "CareloomBudgetBurnsSlowly")
     fire(api, *({"alertname": alert, **TRIAGE} for alert in windows))
     assert paging(api, 3) == {"CareloomBudgetBurnsFast"}
+
+
+def test_drafts_that_do_not_come_page_and_leave_no_ticket_for_the_oldest_of_them(api: str) -> None:
+    fire(
+        api,
+        {"alertname": "CareloomOldestUnfinishedTooOld", **TRIAGE},
+        {"alertname": "CareloomWorkStuck", **TRIAGE},
+        {"alertname": "CareloomWorkStuck", **FOLLOW_UP},
+    )
+    assert paging(api, 3) == {"CareloomOldestUnfinishedTooOld", "CareloomWorkStuck"}
+    told = [alert["labels"] for alert in ask(f"{api}/alerts") if not alert["status"]["inhibitedBy"]]
+    assert {(one["severity"], one["scenario"]) for one in told} == {
+        ("critical", TRIAGE["scenario"]),
+        ("warning", FOLLOW_UP["scenario"]),
+    }
+
+
+def test_a_stuck_draft_hides_no_page_of_its_scenario(api: str) -> None:
+    fire(api, {"alertname": "CareloomWorkStuck", **TRIAGE}, {"alertname": "CareloomBudgetBurnsFast", **TRIAGE})
+    assert paging(api, 2) == {"CareloomWorkStuck", "CareloomBudgetBurnsFast"}
 
 
 def test_a_slow_model_pages_once_and_not_for_each_late_scenario(api: str) -> None:
