@@ -18,12 +18,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from monitoring import metrics
 from monitoring.metrics import Metric
 from pipelines.breaker import AIRFLOW, KAFKA, model_of
-from pipelines.errors import ErrorClass, PoisonReason
+from pipelines.errors import PoisonReason
+from pipelines.failure_policy import POLICIES
 from pipelines.ledger.fold import canonical
 from pipelines.ledger.snapshot import Snapshot
 from pipelines.ledger.states import UNFINISHED, State
 
-ERROR_CLASSES = tuple(error_class.value for error_class in ErrorClass)
+#: (error class, hop) that may be.
+FAILURES = tuple((error_class.value, hop) for error_class, policy in POLICIES.items() for hop in policy.hops)
 POISON_REASONS = tuple(reason.value for reason in PoisonReason)
 
 log = logging.getLogger(__name__)
@@ -158,11 +160,11 @@ def _sums(now: Snapshot) -> Iterator[Family]:
 
 def _scenarios(now: Snapshot, objectives: Iterable[Objective]) -> Iterator[Family]:
     """By scenario; those that are installed stand at 0 from the start, so that their first failure is an increase."""
-    zeros = {(o.scenario, error_class): 0 for o in objectives for error_class in ERROR_CLASSES}
+    zeros = {(o.scenario, *where): 0 for o in objectives for where in FAILURES}
     failures = {**zeros, **now.failures}
     yield _counter(
         metrics.FAILURES,
-        [((scenario, stage_of(scenario), error_class), n) for (scenario, error_class), n in failures.items()],
+        [((scenario, stage_of(scenario), *where), n) for (scenario, *where), n in failures.items()],
     )
     yield _gauge(metrics.WORK, [((o.scenario, o.stage, o.state), o.items) for o in now.open_work])
     oldest = {(objective.scenario, objective.stage): 0.0 for objective in objectives}

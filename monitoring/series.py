@@ -12,6 +12,7 @@ from itertools import product
 
 from monitoring import metrics
 from monitoring.metrics import DECLARED, LABELS, REGISTRIES, Metric
+from pipelines.failure_policy import POLICIES
 from plugins import manager
 
 #: What all processes may show together in a `Size()`; a change that needs more says so here, and why.
@@ -116,6 +117,7 @@ def _together(metric: Metric, size: Size) -> list[Axis]:
     return [
         (("kind", "target"), switches),
         (("guard", "code"), size.verdicts),
+        (("error_class", "hop"), [(error_class, hop) for error_class, p in POLICIES.items() for hop in p.hops]),
         (("scenario", "stage", "version"), scenarios),
         (("model_version", "model"), [(version, name) for name in models for version in _WEIGHTS]),
         *([(("dependency", "server"), servers)] if metric is metrics.MODEL_SERVER_INFO else ()),

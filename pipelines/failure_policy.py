@@ -101,6 +101,7 @@ class Policy:
         pace: waits that no configuration changes; then `slower` means nothing.
         attempts: counted attempts after which a person has to decide; None for `dispatcher.max_attempts`.
         time_limit: how long it may go on failing, counted or not, before a person has to decide; None for no limit.
+        hops: of the way, in which it may happen (`monitoring.metrics.HOPS`), the likeliest first; of pieces of work.
     """
 
     action: Action
@@ -112,6 +113,11 @@ class Policy:
     pace: Pace | None = None
     attempts: int | None = None
     time_limit: timedelta | None = None
+    hops: tuple[str, ...] = ()
+
+    def hop(self, seen: str | None) -> str:
+        """Where a failure is counted: in the hop that it was `seen` in, if it may happen there."""
+        return seen if seen in self.hops else self.hops[0]
 
     def counted(self, *, down: bool, served_others: bool) -> bool:
         """Whether a failure is an attempt of the event's own.
@@ -127,79 +133,79 @@ class Policy:
 
 POLICIES: Mapping[ErrorClass, Policy] = {
     ErrorClass.MODEL_UNAVAILABLE: Policy(
-        Action.WAIT, Counts.ALONE, feeds=Feeds.MODEL,
+        Action.WAIT, Counts.ALONE, feeds=Feeds.MODEL, hops=("answered",),
         why="The model server gave no answer, 429 or 5xx, or does not take our key or the model's name.",
         remedy="Start the model server, or correct model.url, name or api_key; what waits goes on by itself.",
     ),
     ErrorClass.MODEL_TIMEOUT: Policy(
-        Action.RETRY, Counts.UNLESS_ALL_FAIL, feeds=Feeds.MODEL,
+        Action.RETRY, Counts.UNLESS_ALL_FAIL, feeds=Feeds.MODEL, hops=("answered",),
         why="The model server took the request and did not answer in model.timeout seconds.",
         remedy="For one event: look at the length of its prompt, retry or discard. For many: the server hangs or is "
         "overloaded.",
     ),
     ErrorClass.MODEL_REJECTED: Policy(
-        Action.RETRY, Counts.UNLESS_ALL_FAIL, feeds=Feeds.MODEL, attempts=2,
+        Action.RETRY, Counts.UNLESS_ALL_FAIL, feeds=Feeds.MODEL, attempts=2, hops=("answered",),
         why="The model server does not take the request (4xx): too long for its context, or a schema it does not know.",
         remedy="Lower runner.max_prompt_chars, or serve the model with a longer context; then retry.",
     ),
     ErrorClass.MODEL_INVALID_OUTPUT: Policy(
-        Action.RETRY, Counts.UNLESS_ALL_FAIL, feeds=Feeds.MODEL,
+        Action.RETRY, Counts.UNLESS_ALL_FAIL, feeds=Feeds.MODEL, hops=("guarded", "answered"),
         why="The model answered, and the answer is not what the scenario may be told.",
         remedy="For one event: retry or discard. For many: the wrong model is served, or without structured output.",
     ),
     ErrorClass.FHIR_UNAVAILABLE: Policy(
-        Action.WAIT, Counts.ALONE, feeds=Feeds.FHIR,
+        Action.WAIT, Counts.ALONE, feeds=Feeds.FHIR, hops=("context", "written"),
         why="The hospital's FHIR server gave no answer, 429 or 5xx, or does not take our token (401, 403).",
         remedy="See to the server, or renew sources.server_token; what waits goes on by itself.",
     ),
     ErrorClass.FHIR_REJECTED: Policy(
-        Action.RETRY, Counts.UNLESS_ALL_FAIL, feeds=Feeds.FHIR,
+        Action.RETRY, Counts.UNLESS_ALL_FAIL, feeds=Feeds.FHIR, hops=("context", "written"),
         why="The FHIR server refuses this read or these drafts (4xx), or the source has no server.",
         remedy="The message names the request: correct base_url, the server's rules or the scenario; then retry.",
     ),
     ErrorClass.FHIR_CONFLICT: Policy(
-        Action.WAIT, Counts.ALONE, feeds=Feeds.FHIR, slower=0.1,
+        Action.WAIT, Counts.ALONE, feeds=Feeds.FHIR, slower=0.1, hops=("written",),
         why="Another transaction got in the way (409), also after the tries on the spot.",
         remedy="None as a rule. If it stays: look in the server's log for what locks the resources.",
     ),
     ErrorClass.KAFKA_UNAVAILABLE: Policy(
-        Action.WAIT, Counts.ALONE, feeds=Feeds.KAFKA,
+        Action.WAIT, Counts.ALONE, feeds=Feeds.KAFKA, hops=("context",),
         why="Kafka did not give the event's bytes.",
         remedy="See to the broker; what waits goes on by itself.",
     ),
     ErrorClass.PAYLOAD_GONE: Policy(
-        Action.RETRY, Counts.ALWAYS, attempts=2,
+        Action.RETRY, Counts.ALWAYS, attempts=2, hops=("context",),
         why="Kafka no longer has the event's bytes: retention took them, or the topic was made anew.",
         remedy="`careloom replay --event EVENT` has them from the FHIR server again; then retry; where that has "
         "them no more, discard.",
     ),
     ErrorClass.PAYLOAD_INVALID: Policy(
-        Action.PARK, Counts.ALWAYS, attempts=1,
+        Action.PARK, Counts.ALWAYS, attempts=1, hops=("context",),
         why="The event's bytes are not the resource that it says it is; they will never be.",
         remedy="Have the source send the resource again; discard.",
     ),
     ErrorClass.SCENARIO_ERROR: Policy(
-        Action.RETRY, Counts.ALWAYS,
+        Action.RETRY, Counts.ALWAYS, hops=("answered", "context", "guarded", "written"),
         why="The scenario's own code failed, or made drafts that cannot be written.",
         remedy="The message names file and line: mend the plugin, then retry.",
     ),
     ErrorClass.SCENARIO_MISSING: Policy(
-        Action.WAIT, Counts.NEVER, slower=10.0, time_limit=timedelta(days=1),
+        Action.WAIT, Counts.NEVER, slower=10.0, time_limit=timedelta(days=1), hops=("context",),
         why="The scenario is not installed where Airflow's tasks run.",
         remedy="Install and enable its plugin there; what waits goes on by itself.",
     ),
     ErrorClass.DEADLINE: Policy(
-        Action.RETRY, Counts.ALWAYS,
+        Action.RETRY, Counts.ALWAYS, hops=("answered",),
         why="The work took longer than it may.",
         remedy="Look for what was slow in the latency of its hops; retry or discard.",
     ),
     ErrorClass.WORKER_LOST: Policy(
-        Action.RETRY, Counts.ALWAYS,
+        Action.RETRY, Counts.ALWAYS, hops=("started", "written"),
         why="The worker ended while it worked on this: killed, out of memory, or its host is gone.",
         remedy="If it is parked: this event kills workers. Look at the task's log and its memory; retry or discard.",
     ),
     ErrorClass.INTERNAL: Policy(
-        Action.RETRY, Counts.ALWAYS,
+        Action.RETRY, Counts.ALWAYS, hops=("context", "answered", "guarded", "written"),
         why="A fault of careloom's own.",
         remedy="Report it with the file and line of the message; retry after the mend.",
     ),

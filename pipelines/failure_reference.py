@@ -56,8 +56,8 @@ def reference() -> str:
 
 
 def _table(policies: Mapping[_Failure, Policy]) -> Iterable[str]:
-    yield "| failure | action | counts | attempts | waits | time limit | feeds | meaning | remedy |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "| failure | action | counts | attempts | waits | time limit | feeds | hop | meaning | remedy |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     for failure, policy in policies.items():
         cells = (
             f"`{failure}`",
@@ -67,6 +67,7 @@ def _table(policies: Mapping[_Failure, Policy]) -> Iterable[str]:
             _waits(policy),
             f"{policy.time_limit.total_seconds() / 3600:g} h" if policy.time_limit else "-",
             policy.feeds or "-",
+            ", ".join(f"`{hop}`" for hop in policy.hops) or "-",
             policy.why,
             policy.remedy,
         )

@@ -27,6 +27,17 @@ class Step(StrEnum):
     WRITE = "write"  # one transaction to the FHIR server
 
 
+#: The hop that a step belongs to (`monitoring.metrics.HOPS`), and the one that goes on when it is done.
+_HOPS: Mapping[Step, tuple[str, str]] = {
+    Step.PAYLOAD: ("context", "context"),
+    Step.RECORD: ("context", "answered"),
+    Step.RULES: ("answered", "answered"),
+    Step.KNOWLEDGE: ("answered", "answered"),
+    Step.MODEL: ("answered", "guarded"),
+    Step.GUARDS: ("guarded", "written"),
+    Step.WRITE: ("written", "answered"),  # what does not wait for a model is written before it is asked
+}
+
 #: More than a panel of four with three steps and second questions; beyond it a try keeps the first ones.
 _MOST = 32
 
@@ -52,6 +63,14 @@ class Steps:
             last = [detail, error] if error else [detail] if detail else []
             self.taken.append([name.value, start, took, *last])
 
+    def hop(self) -> str | None:
+        """Where a failure that comes now happened: in the last step where that failed, else after it."""
+        if not self.taken:
+            return None
+        name, _, _, *told = self.taken[-1]
+        within, after = _HOPS[Step(name)]
+        return within if len(told) > 1 else after
+
     def tell(self) -> Mapping[str, Any]:
         """What was taken since the last time that it was told, and how many milliseconds that was."""
         now = time.monotonic()
@@ -72,6 +91,12 @@ def tell() -> Mapping[str, Any]:
     """What the running task has done since it was last told, as the journal keeps it; nothing where there is no try."""
     steps = _steps.get()
     return {} if steps is None else steps.tell()
+
+
+def hop() -> str | None:
+    """The hop in which the running task fails if it does so now; None before its first step. Ask before `tell`."""
+    steps = _steps.get()
+    return None if steps is None else steps.hop()
 
 
 class timed:

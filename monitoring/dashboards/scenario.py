@@ -96,9 +96,13 @@ BOARD = Board(
                 ),
                 Panel(
                     "Failed tries",
-                    "By what the failure means.",
+                    "By the part of the way, and by what the failure means.",
                     "ops",
-                    {"{{error_class}}": not_zero(rate("careloom_failures_total", BOTH, "error_class"), "error_class")},
+                    {
+                        "{{hop}} {{error_class}}": not_zero(
+                            rate("careloom_failures_total", BOTH, "hop, error_class"), "error_class"
+                        )
+                    },
                     runbook="CareloomHighErrorRate",
                 ),
                 Panel(

@@ -21,10 +21,10 @@ GATEWAY, DISPATCHER, EXPORTER = REGISTRIES["gateway"], REGISTRIES["dispatcher"],
 LATENCY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0, 3600.0)
 #: Seconds of one HTTP request to or from a server nearby.
 REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-#: OpenTelemetry's advice for gen_ai.client.operation.duration (semantic conventions 1.37).
-MODEL_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-#: OpenTelemetry's advice for gen_ai.client.token.usage, as far as a context window reaches.
-TOKEN_BUCKETS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0)
+#: OpenTelemetry's advice for gen_ai.client.operation.duration (semantic conventions 1.37), but its first.
+MODEL_BUCKETS = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+#: OpenTelemetry's advice for gen_ai.client.token.usage, as far as a context window reaches, but its first: no answer.
+TOKEN_BUCKETS = (4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0)
 #: Seconds from a minute to a week: who decides is at the bedside, at the desk, or comes back after the weekend.
 DECISION_BUCKETS = (60.0, 300.0, 900.0, 3600.0, 14400.0, 43200.0, 86400.0, 259200.0, 604800.0)
 #: Pieces of work in one run; `dispatcher.batch_size` is 100 as shipped, and 1,000 at most.

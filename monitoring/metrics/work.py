@@ -67,7 +67,13 @@ DEADLINES = ledger(
     "outcome",
 )
 FAILURES = ledger(
-    "counter", "careloom_failures_total", "Tries that failed, by what it means.", "scenario", "stage", "error_class"
+    "counter",
+    "careloom_failures_total",
+    "Tries that failed, by what it means and in which part of the way.",
+    "scenario",
+    "stage",
+    "error_class",
+    "hop",
 )
 WRITE_FENCES = ledger(
     "counter",

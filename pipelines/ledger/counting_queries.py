@@ -102,7 +102,7 @@ UNFOLDED = text("SELECT count(*) FROM work WHERE NOT folded AND state IN ('writt
 
 POISON_OPEN = text("SELECT reason, count(*) AS n FROM poison WHERE state = 'open' GROUP BY reason")
 
-FAILURES = text("SELECT scenario, error_class, count FROM failures")
+FAILURES = text("SELECT scenario, error_class, hop, count FROM failures")
 
 SWITCHES = text("SELECT kind, name FROM switches")
 

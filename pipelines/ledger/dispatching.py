@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -152,9 +153,11 @@ class Dispatching(Verbs):
                 "wait": self._pace.wait(1),
             }
             connection.execute(run_queries.LOCK_RUN, values)
-            begun = list(connection.execute(run_queries.RELEASE, values).scalars())
+            released = connection.execute(run_queries.RELEASE, values).all()
             scenario = connection.execute(run_queries.CLOSE_RUN, values).scalar()
-            if any(begun):
-                lost = {"error_class": ErrorClass.WORKER_LOST.value, "count": sum(begun)}
-                connection.execute(run_queries.COUNT_FAILURE, {"scenario": scenario, **lost})
-            return len(begun)
+            # where a worker was is known only when drafts are computed
+            lost = Counter("written" if row.writing else "started" for row in released if row.begun)
+            for hop, count in sorted(lost.items()):
+                failure = {"error_class": ErrorClass.WORKER_LOST.value, "hop": hop, "count": count}
+                connection.execute(run_queries.COUNT_FAILURE, {"scenario": scenario, **failure})
+            return len(released)

@@ -39,7 +39,8 @@ LOCK_RUN = text("SELECT 1 FROM runs WHERE run_id = :run_id FOR UPDATE")
 RELEASE = text(
     """
     WITH held AS (
-        SELECT id, NOT :blameless AND (state = 'running' OR lease IS NOT NULL) AS begun FROM work
+        SELECT id, state = 'inferred' AS writing,
+            NOT :blameless AND (state = 'running' OR lease IS NOT NULL) AS begun FROM work
         WHERE run_id = :run_id AND state IN ('dispatched', 'running', 'inferred') FOR UPDATE
     ), judged AS (
         SELECT held.*, begun AND attempts + 1 >= :max_attempts AS dead FROM held JOIN work USING (id)
@@ -61,7 +62,7 @@ RELEASE = text(
     )
     + """
     FROM judged WHERE judged.id = work.id
-    RETURNING begun
+    RETURNING begun, writing
     """
 )
 
@@ -94,6 +95,6 @@ JUDGED = text(
 )
 
 COUNT_FAILURE = text(
-    "INSERT INTO failures (scenario, error_class, count) VALUES (:scenario, :error_class, :count)"
-    " ON CONFLICT (scenario, error_class) DO UPDATE SET count = failures.count + excluded.count"
+    "INSERT INTO failures (scenario, error_class, hop, count) VALUES (:scenario, :error_class, :hop, :count)"
+    " ON CONFLICT (scenario, error_class, hop) DO UPDATE SET count = failures.count + excluded.count"
 )

@@ -61,7 +61,7 @@ class Snapshot:
 
     Attributes:
         unfolded: finished rows that are not in `samples` yet.
-        failures: (scenario, error class) -> failed tries.
+        failures: (scenario, error class, hop of the way) -> failed tries.
         poison_open: reason -> records that are no events and that nobody has decided on.
         switches: (kind, name) of what is switched off.
         reconciled: source -> Unix time up to which it was searched.
@@ -73,7 +73,7 @@ class Snapshot:
     open_work: Sequence[OpenWork]
     unfolded: int
     samples: Sequence[Sample]
-    failures: Mapping[tuple[str, str], int]
+    failures: Mapping[tuple[str, str, str], int]
     poison_open: Mapping[str, int]
     switches: Sequence[tuple[str, str]]
     subscriptions: Sequence[SubscriptionState]
@@ -98,7 +98,7 @@ def snapshot(engine: Engine) -> Snapshot:
                 for row in connection.execute(counting_queries.SAMPLES)
             ],
             failures={
-                (row.scenario, row.error_class): row._mapping["count"]
+                (row.scenario, row.error_class, row.hop): row._mapping["count"]
                 for row in connection.execute(counting_queries.FAILURES)
             },
             poison_open={row.reason: row.n for row in connection.execute(counting_queries.POISON_OPEN)},

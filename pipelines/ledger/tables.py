@@ -193,12 +193,13 @@ runs = Table(
     Index("runs_open", "scenario", postgresql_where=text("closed_at IS NULL")),
 )
 
-#: Failures of single tries, by class; a counter that never goes back.
+#: Failures of single tries, by class and hop of the way; a counter that never goes back.
 failures = Table(
     "failures",
     metadata,
     Column("scenario", Text, primary_key=True),
     Column("error_class", Text, primary_key=True),
+    Column("hop", Text, primary_key=True),
     Column("count", BigInteger, nullable=False),
 )
 

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Update, func, literal, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 
+from pipelines import steps
 from pipelines.errors import IllegalMove, LeaseLost, StepFailed, Waits
 from pipelines.failure_policy import POLICIES, Feeds, Policy
 from pipelines.ledger import run_queries, taking_queries, version_queries
@@ -153,6 +154,7 @@ class Working(Breaking, OnWire):
             LeaseLost: the row is another worker's.
         """
         policy = POLICIES[failure.error_class]
+        hop = policy.hop("written" if item.state is State.INFERRED or failure.writing else steps.hop())
         with self._engine.begin() as connection:
             judged = connection.execute(run_queries.JUDGED, {"id": item.id, "dependency": dependency}).one()
             breaker = self._fed(connection, item, failure, dependency)
@@ -183,7 +185,7 @@ class Working(Breaking, OnWire):
                 values["rules_at"] = func.coalesce(work.c.rules_at, text("clock_timestamp()"))
             connection.execute(
                 run_queries.COUNT_FAILURE,
-                {"scenario": item.scenario, "error_class": failure.error_class.value, "count": 1},
+                {"scenario": item.scenario, "error_class": failure.error_class.value, "hop": hop, "count": 1},
             )
             self._change(connection, item, target, values)
         return target

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, inspect, text
 from sqlalchemy.engine import URL, make_url
 
-from pipelines.ledger import engine
+from pipelines.ledger import database, engine
 from pipelines.ledger.tables import metadata
 
 
@@ -62,3 +65,26 @@ def test_two_processes_that_migrate_at_once_do_no_harm(postgres_url: URL):
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     admin.dispose()
     assert codes == [0, 0]
+
+
+def test_failures_counted_before_have_a_hop_after_and_their_sums_stay(ledger_url: str):
+    """By alembic itself: what a ledger of an earlier release counted goes on being counted."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
+    config.attributes["url"] = ledger_url
+    command.downgrade(config, "0008")
+    made = engine(ledger_url)
+    with made.begin() as connection:
+        connection.execute(
+            text("INSERT INTO failures VALUES ('a.b', 'fhir_unavailable', 3), ('a.b', 'worker_lost', 4)")
+        )
+    command.upgrade(config, "head")
+    with made.begin() as connection:
+        rows = connection.execute(text("SELECT error_class, hop, count FROM failures ORDER BY 1")).all()
+        connection.execute(text("INSERT INTO failures VALUES ('a.b', 'fhir_unavailable', 2, 'written')"))
+    assert [tuple(row) for row in rows] == [("fhir_unavailable", "context", 3), ("worker_lost", "started", 4)]
+    command.downgrade(config, "0008")
+    with made.connect() as connection:
+        sums = connection.execute(text("SELECT error_class, count FROM failures ORDER BY 1")).all()
+    made.dispose()
+    assert [tuple(row) for row in sums] == [("fhir_unavailable", 5), ("worker_lost", 4)]

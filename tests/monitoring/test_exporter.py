@@ -129,8 +129,8 @@ def test_it_shows_what_the_ledger_says_and_nothing_of_the_patient(
         'careloom_work_finished_total{model="smollm2",scenario="pre_visit.triage",stage="pre_visit",state="written"}'
     )
     page = until(port, f"{finished} 1.0", exporter)
-    failed = 'careloom_failures_total{error_class="model_timeout",scenario="pre_visit.triage",stage="pre_visit"} 1.0'
-    assert failed in page
+    failed = 'error_class="model_timeout",hop="answered",scenario="pre_visit.triage",stage="pre_visit"'
+    assert f"careloom_failures_total{{{failed}}} 1.0" in page
     assert "careloom_unaccounted_items 0.0" in page
     assert 'careloom_switched_off{kind="scenario",target="in_visit.admission_note"} 1.0' in page
     assert 'careloom_scenario_deadline_seconds{scenario="pre_visit.triage",stage="pre_visit"}' in page

@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 from monitoring import metrics
 from monitoring.ledger_collector import LedgerCollector, Objective
 from pipelines.errors import ErrorClass
+from pipelines.failure_policy import POLICIES
 from pipelines.ledger.fold import canonical, fold_all
 from pipelines.ledger.snapshot import Snapshot, snapshot
 
@@ -144,8 +145,9 @@ def test_the_oldest_unfinished_is_told_by_scenario_and_parked_work_does_not_age(
 def test_an_installed_scenario_stands_at_zero_failures_of_each_class_from_the_start(collector: LedgerCollector) -> None:
     series = scrape(collector)
     for error_class in ErrorClass:
-        labels = {"scenario": "pre_visit.triage", "stage": "pre_visit", "error_class": error_class.value}
-        assert value(series, "careloom_failures_total", **labels) == 0
+        for hop in POLICIES[error_class].hops:
+            labels = {"scenario": "pre_visit.triage", "stage": "pre_visit", "error_class": error_class.value}
+            assert value(series, "careloom_failures_total", **labels, hop=hop) == 0
     deadline = "careloom_scenario_deadline_seconds"
     assert value(series, deadline, scenario="pre_visit.triage", stage="pre_visit") == 60
 
@@ -153,7 +155,7 @@ def test_an_installed_scenario_stands_at_zero_failures_of_each_class_from_the_st
 def test_failures_switches_and_sources_are_shown(ledger_engine: Engine, collector: LedgerCollector) -> None:
     with ledger_engine.begin() as connection:
         for statement in (
-            "INSERT INTO failures VALUES ('pre_visit.triage', 'deadline', 6)",
+            "INSERT INTO failures VALUES ('pre_visit.triage', 'fhir_rejected', 6, 'written')",
             "INSERT INTO switches VALUES ('model', 'smollm2', 'Dr. Who', 'reasons', now())",
             "INSERT INTO subscriptions VALUES ('ward', 'a', 9, to_timestamp(100), 2, 5)",
             "INSERT INTO subscriptions VALUES ('ward', 'b', 9, to_timestamp(200), 1, 1)",
@@ -161,8 +163,9 @@ def test_failures_switches_and_sources_are_shown(ledger_engine: Engine, collecto
         ):
             connection.execute(text(statement))
     series = scrape(collector)
-    failure = {"scenario": "pre_visit.triage", "stage": "pre_visit", "error_class": "deadline"}
-    assert value(series, "careloom_failures_total", **failure) == 6
+    failure = {"scenario": "pre_visit.triage", "stage": "pre_visit", "error_class": "fhir_rejected"}
+    assert value(series, "careloom_failures_total", **failure, hop="written") == 6
+    assert value(series, "careloom_failures_total", **failure, hop="context") == 0
     assert value(series, "careloom_switched_off", kind="model", target="smollm2") == 1
     assert value(series, "careloom_subscription_gaps_total", source="ward") == 3
     assert value(series, "careloom_subscription_missed_events_total", source="ward") == 6

@@ -90,7 +90,7 @@ def full_ledger(size: Size) -> LedgerCollector:
         open_work=[OpenWork(one["scenario"], one["stage"], State(one["state"]), 1, 1.0) for one in sets(metrics.WORK)],
         unfolded=0,
         samples=[sample for metric in metrics.FOLDED for sample in samples(metric, size)],
-        failures={(one["scenario"], one["error_class"]): 1 for one in sets(metrics.FAILURES)},
+        failures={(one["scenario"], one["error_class"], one["hop"]): 1 for one in sets(metrics.FAILURES)},
         poison_open={},
         switches=[(one["kind"], one["target"]) for one in sets(metrics.SWITCHED_OFF)],
         subscriptions=[SubscriptionState(one["source"], 1, 1, 1.0) for one in sets(metrics.SUBSCRIPTION_GAPS)],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from monitoring.metrics import HOPS
 from pipelines import failure_policy
 from pipelines.errors import ErrorClass
 from pipelines.failure_policy import ELSEWHERE, LONGEST_RETRY_AFTER, POLICIES, Action, Counts, Pace, Policy, Trouble
@@ -37,6 +38,14 @@ def test_a_row_says_what_it_means_and_what_to_do_and_is_bounded(policy: Policy) 
         assert policy.counts is not Counts.NEVER or policy.attempts, "a retry ends some day"
     if policy.action is Action.WAIT and policy.counts is Counts.NEVER and policy in POLICIES.values():
         assert policy.time_limit, "a wait of one event ends some day, or a breaker tells when"
+
+
+@pytest.mark.parametrize("error_class", ErrorClass)
+def test_a_failure_is_counted_in_a_hop_of_the_way_in_which_it_may_happen(error_class: ErrorClass) -> None:
+    policy = POLICIES[error_class]
+    assert policy.hops
+    assert set(policy.hops) <= set(HOPS)
+    assert {policy.hop(seen) for seen in (*HOPS, None)} == set(policy.hops)
 
 
 def test_a_wait_is_drawn_from_all_of_its_range_and_never_beyond_its_cap() -> None:
