@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
 from monitoring.metrics import Metric
+from pipelines.authorship import name_of, version_of
 from pipelines.breaker import AIRFLOW, KAFKA, model_of
 from pipelines.errors import PoisonReason
 from pipelines.failure_policy import POLICIES
@@ -227,10 +228,14 @@ def _folded(
 def _from_the_start(
     objectives: Iterable[Objective], models: Mapping[str, str]
 ) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Names in `samples` and labels of what an installed scenario may have after its first draft."""
-    asked = (metrics.NO_MODEL, *models)
+    """Names in `samples` and labels of what an installed scenario may have after its first draft.
+
+    Of a panel that is when all its members answer: of fewer, the first draft is no increase.
+    """
     for objective in objectives:
         where = {"scenario": objective.scenario, "stage": objective.stage}
+        versions = {**models, **_panel(objective, models)}
+        asked = (metrics.NO_MODEL, *versions)
         yield from ((metrics.DEADLINES.name, {**where, "outcome": o.value}) for o in metrics.DeadlineOutcome)
         yield from ((metrics.WORK_FINISHED.name, {**where, "state": State.WRITTEN, "model": m}) for m in asked)
         yield from ((f"{metrics.HOP_DURATION.name}_sum", {**where, "hop": hop}) for hop in metrics.HOPS)
@@ -239,9 +244,22 @@ def _from_the_start(
         scenario = {"scenario": objective.scenario}
         yield f"{metrics.DRAFT_TO_DECISION.name}_sum", scenario
         yield metrics.DECISIONS_WAITING.name, scenario
-        for model, version in models.items():
+        for model, version in versions.items():
             by = {**scenario, "model": model, "model_version": version}
             yield from ((metrics.DECISIONS.name, {**by, "verdict": v.value}) for v in metrics.DecisionVerdict)
+        for model in objective.models:
+            by = {**scenario, "model": model}
+            yield from ((metric.name, by) for metric in (metrics.MODEL_REQUESTS, metrics.MODEL_SECONDS))
+            for kind in sorted(metrics.LABELS["gen_ai_token_type"][0] or ()):
+                yield metrics.MODEL_TOKENS_SPENT.name, {**by, "gen_ai_token_type": kind}
+
+
+def _panel(objective: Objective, models: Mapping[str, str]) -> Mapping[str, str]:
+    """What the author of a panel's drafts is called, and its version; nothing where a single model is asked."""
+    members = [(name, models[name]) for name in objective.models if name in models]
+    if not objective.panel or len(members) < 2:
+        return {}
+    return {name_of(name for name, _ in members): version_of(members)}
 
 
 def _histogram(

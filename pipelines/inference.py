@@ -12,6 +12,7 @@ from fhir_adapters.errors import FhirServerError
 from fhir_adapters.provenance import Author, Origin
 from pipelines.approval import wording
 from pipelines.asking import Asking, Said, Spent
+from pipelines.authorship import name_of, version_of
 from pipelines.batch import Batch
 from pipelines.breaker import KAFKA, reading_of, writing_of
 from pipelines.config import Config
@@ -289,8 +290,8 @@ def _author(said: Said) -> Author:
         return Author("model", model.name, model.version, model.registration_number, model.stand_in, *about)
     return Author(
         "model",
-        "+".join(model.name for model in said.models),
-        "; ".join(f"{model.name} {model.version}" for model in said.models),
+        name_of(model.name for model in said.models),
+        version_of((model.name, model.version) for model in said.models),
         "; ".join(f"{m.name} {m.registration_number}" for m in said.models if m.registration_number) or None,
         any(model.stand_in for model in said.models),
         *(_each((m.name, getattr(m, what)) for m in said.models) for what in ("intended_use", "limits", "card")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring.dashboards.description import SCENARIO, Board, Panel, Row, grown, or_zero, quantile, rate
+from monitoring.dashboards.description import SCENARIO, Board, Panel, Row, grown, not_zero, or_zero, quantile, rate
 
 _DURATION, _TOKENS = "gen_ai_client_operation_duration_seconds", "gen_ai_client_token_usage"
 
@@ -22,7 +22,11 @@ BOARD = Board(
                     "Answered questions",
                     "In tries that failed too.",
                     "reqps",
-                    {"{{model}} {{scenario}}": rate("careloom_model_requests_total", SCENARIO, "model, scenario")},
+                    {
+                        "{{model}} {{scenario}}": not_zero(
+                            rate("careloom_model_requests_total", SCENARIO, "model, scenario"), "scenario"
+                        )
+                    },
                     airflow=True,
                 ),
                 Panel(

@@ -340,3 +340,28 @@ def test_work_that_waits_for_its_own_sources_fhir_server_is_left_out_of_what_not
     oldest, reachable = ages()
     assert reachable == 0
     assert oldest >= 3600
+
+
+def test_what_a_panel_writes_and_what_is_decided_on_it_stands_at_zero_from_the_start(ledger_engine: Engine) -> None:
+    """`increase()` of a series that begins at 1 misses the first."""
+    case = Objective("pre_visit.triage", "pre_visit", "1", 60.0, models=("b", "a"), panel=True)
+    versions = {"a": "1", "b": "2", "c": "3"}
+    series = scrape(LedgerCollector(lambda: snapshot(ledger_engine), [case], models=versions, keep=0.0))
+    where = {"scenario": "pre_visit.triage", "model": "b+a"}
+    assert value(series, "careloom_work_finished_total", **where, stage="pre_visit", state="written") == 0
+    for verdict in ("accepted", "edited", "rejected"):
+        by = {**where, "model_version": "b 2; a 1", "verdict": verdict}
+        assert value(series, "careloom_decisions_total", **by) == 0
+
+
+def test_the_models_that_a_scenario_asks_have_answered_nothing_from_the_start(ledger_engine: Engine) -> None:
+    one = Objective("pre_visit.triage", "pre_visit", "1", 60.0, models=("a",))
+    series = scrape(LedgerCollector(lambda: snapshot(ledger_engine), [one], models={"a": "1", "c": "3"}, keep=0.0))
+    asked = {"scenario": "pre_visit.triage", "model": "a"}
+    assert value(series, "careloom_model_requests_total", **asked) == 0
+    assert value(series, "careloom_model_seconds_total", **asked) == 0
+    for kind in ("input", "output"):
+        assert value(series, "careloom_model_tokens_total", **asked, gen_ai_token_type=kind) == 0
+    for verdict in ("accepted", "edited", "rejected"):
+        assert value(series, "careloom_decisions_total", **asked, model_version="1", verdict=verdict) == 0
+    assert not [name for name, labels in series if name == "careloom_model_requests_total" and ("model", "c") in labels]
