@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import answers
+import clocks
+import disk
 import load
 import outages
 import real
@@ -54,8 +56,8 @@ FAULTS = (
     Fault("airflow", "Airflow's API away", outages.airflow_away),
     Fault("ledger", "the ledger killed -9", outages.ledger),
     Fault("broker", "the broker killed -9", outages.broker),
-    Fault("clock", "clocks ten minutes off", alone=outages.clock),
-    Fault("disk", "a full disk", alone=outages.full_disk),
+    Fault("clock", "clocks ten minutes off", alone=clocks.clock),
+    Fault("disk", "a full disk", alone=disk.full_disk),
     Fault("brokers", "each of three brokers killed -9 in turn", alone=outages.each_broker, short=False),
     Fault("load", "ten times the normal load", alone=load.tenfold, short=False),
     Fault("real", "Airflow itself and HAPI FHIR itself", alone=real.real_engines, short=False),

@@ -1,28 +1,20 @@
-"""What careloom stands on goes away and comes back: brokers, ledger, dispatchers, paused workers, a full disk."""
+"""What careloom stands on goes away and comes back: brokers, ledger, dispatchers, paused workers."""
 
 from __future__ import annotations
 
-import random
-import shutil
 import signal
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-import servers
 from account import FINAL, Outcome
 from cases import TRIAGE, Case
 from forks import Child
 from hospital_fake import Ask, Refusal
 from house import House
 from options import Options
-from servers import Server, until
+from servers import until
 from trial import Trial, trial
-
-_CLOCK_OFF = Path(__file__).with_name("clock_off.c")
 
 
 def broker(house: House, options: Options) -> Iterator[Outcome]:
@@ -214,81 +206,6 @@ def _commit_late(told: Trial, seconds: float) -> None:
 
 def _written(house: House, case: Case) -> bool:
     return any(state in FINAL for _, state, _ in house.states([case.event_id]).get(case.event_id, []))
-
-
-def full_disk(options: Options, say: Callable[[str], None]) -> Iterator[Outcome]:
-    """The disk under the broker, and then that under the ledger, is full for a while."""
-    if why := servers.can_mount():
-        yield Outcome("disk full", skipped=why)
-        return
-    disks = (("ledger", "postgres", 320), ("broker", "kafka", 64))
-    for name, part, megabytes in disks[: 1 if options.quick else 2]:
-        state = Path(tempfile.mkdtemp(prefix="careloom-chaos-"))
-        state.chmod(0o755)
-        with servers.small_disk(state / part, megabytes), House(state=state, say=say) as house:
-            server = house.kafka[0] if part == "kafka" else house.postgres
-            with trial(house, options, f"disk full under the {name}") as told:
-                ballast = state / part / "ballast"
-                _fill(ballast)
-                time.sleep(options.outage)
-                ballast.unlink()
-                _start_if_ended(server)
-                told.ended()
-            yield told.outcome
-
-
-def _fill(ballast: Path) -> None:
-    """Write until nothing more fits."""
-    with ballast.open("wb", buffering=0) as out:
-        try:
-            while True:
-                out.write(b"\0" * 65536)
-        except OSError:
-            return
-
-
-def _start_if_ended(server: Server) -> None:
-    """What an operator does when he has made room: start what the full disk has ended."""
-    time.sleep(1.0)
-    if not server.running:
-        server.start()
-
-
-def clock(options: Options, say: Callable[[str], None]) -> Iterator[Outcome]:
-    """The wall clocks of gateway and workers are ten minutes ahead, the dispatcher's ten behind, and the reverse."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        yield Outcome("clocks 10 minutes off", skipped="no C compiler to build clock_off.c with (apt-get install gcc)")
-        return
-    with House(say=say) as house:
-        library = house.state / "clock_off.so"
-        build = (compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(_CLOCK_OFF), "-ldl")
-        subprocess.run(build, check=True)
-        ahead, behind = (
-            house.another_zygote({"LD_PRELOAD": str(library), "CLOCK_OFF": seconds}) for seconds in ("600", "-600")
-        )
-        wrong = (
-            ("clocks: gateway +10 min, dispatcher -10, workers +10", ahead, behind, ahead),
-            ("clocks: gateway -10 min, dispatcher +10, workers -10", behind, ahead, behind),
-        )
-        for name, gateway, dispatcher, worker in wrong[: 1 if options.quick else 2]:
-            house.gateway_zygote, house.dispatcher_zygote, house.airflow.zygote = gateway, dispatcher, worker
-            house.kill("gateway")
-            house.kill("dispatcher")
-            with trial(house, options, name) as told:
-                told.ended(3)
-                _versions_in_disorder(told, 2 if options.quick else 12, options.seed)
-                time.sleep(options.fault)
-            yield told.outcome
-
-
-def _versions_in_disorder(told: Trial, patients: int, seed: int) -> None:
-    """Four versions of an Encounter of each patient, in any order."""
-    chance = random.Random(seed)
-    cases = [case for _ in range(patients) for case in told.house.cases.versions(4)]
-    chance.shuffle(cases)
-    told.cases += cases
-    told.house.sender.send(cases, side_by_side=2)
 
 
 def _until_progress(told: Trial, patience: float = 60.0) -> None:

@@ -48,6 +48,10 @@ class Server:
         assert self._process is not None
         return self._process.pid
 
+    def said(self, words: str) -> int:
+        """How many lines of its log hold these words."""
+        return sum(words in line for line in self._log.read_text("utf-8", "replace").splitlines())
+
     def start(self, *, wait: bool = True, patience: float = 90.0) -> None:
         """Start it, again and again where it ends at once (a PostgreSQL whose predecessor's children still end)."""
         self._spawn()
@@ -204,6 +208,9 @@ def small_disk(folder: Path, megabytes: int):
         yield
     finally:
         subprocess.run(("umount", "-l", str(folder)), check=True)
+        with contextlib.suppress(OSError):  # logs may be kept beside it
+            folder.rmdir()
+            folder.parent.rmdir()
 
 
 def can_mount() -> str | None:
