@@ -8,7 +8,10 @@ Provenance says, never by the keys that careloom makes: `GET /record`.
 from __future__ import annotations
 
 import asyncio
+import socket
+import subprocess
 import sys
+import time
 from collections import Counter
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -18,6 +21,7 @@ import orjson
 import uvloop
 
 from fhir_adapters.approval import asks_for_approval
+from pipelines.stack.part import PROJECT
 from pipelines.stack.schema_sample import least
 
 NAME = "bench-fake"
@@ -166,6 +170,28 @@ class Connection(asyncio.Protocol):
                 return self._hospital.record()
             case _:
                 return None
+
+
+def start(port: int) -> subprocess.Popen[bytes]:
+    """Start the process, and return when it takes connections. It ends with the caller, whose pipe it reads.
+
+    Raises:
+        RuntimeError: it did not come up; its words are on standard error.
+    """
+    process = subprocess.Popen(
+        (sys.executable, "-m", "tests.bench.fakes", str(port)), cwd=PROJECT, stdin=subprocess.PIPE
+    )
+    until = time.monotonic() + 30
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return process
+    process.kill()
+    process.wait()
+    raise RuntimeError("the fakes of hospital and model did not come up")
 
 
 async def serve(port: int) -> None:

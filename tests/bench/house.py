@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -90,8 +88,7 @@ class House:
         self.dags = self.folder / "dags"
         shutil.copytree(PROJECT / "dags", self.dags, ignore=shutil.ignore_patterns("__pycache__"))
         self._port = ports.choose()
-        command = (sys.executable, "-m", fakes.__name__, str(self._port))
-        self.fake = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE)
+        self.fake = fakes.start(self._port)
         self._stack: Stack | None = None
         try:
             self._start(config or {}, parts, airflow, environment)

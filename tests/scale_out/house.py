@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -23,7 +21,6 @@ from pipelines.config import load
 from pipelines.ledger import Ledger, engine
 from pipelines.stack import ports, record
 from pipelines.stack.environment import Stack
-from pipelines.stack.part import PROJECT
 from pipelines.stack.settings import ModelServer
 from plugins import manager
 from tests.bench import fakes
@@ -49,7 +46,7 @@ class House:
         self.folder = Path(tempfile.mkdtemp(prefix="careloom-scale-out-"))
         self.folder.chmod(0o755)
         self._fakes_port = ports.choose()
-        self._fakes = subprocess.Popen([sys.executable, "-m", fakes.__name__, str(self._fakes_port)], cwd=PROJECT)
+        self._fakes = fakes.start(self._fakes_port)
         self._stack: Stack | None = None
         try:
             self._start()
@@ -74,9 +71,8 @@ class House:
             "plugins": {"disabled_scenarios": others},
             "kafka": {"partitions": PARTITIONS},
             "dispatcher": {"batch_size": 10, "max_open_runs": 4},
-            "runner": {
-                "stay_rows": 20
-            },  # else a few runs would take everything, and no worker could be killed in the middle
+            # else a few runs would take everything, and no worker could be killed in the middle
+            "runner": {"stay_rows": 20},
         }
         redis_port = ports.choose()
         self._stack = Stack(
