@@ -52,6 +52,7 @@ BOARD = Board(
                     "By how.",
                     "ops",
                     {"{{dag_id}} {{state}}": rate("airflow_ti_finished_total", _DAG, "dag_id, state")},
+                    airflow=True,
                 ),
                 Panel(
                     "From a run to its code, 95 of 100",
@@ -74,12 +75,14 @@ BOARD = Board(
                             0.95, "airflow_task_duration_seconds", _DAG, "dag_id, task_id"
                         )
                     },
+                    airflow=True,
                 ),
                 Panel(
                     "Run, 95 of 100",
                     "Runs that succeeded.",
                     "s",
                     {"{{dag_id}}": quantile(0.95, "airflow_dagrun_duration_success_seconds", _DAG, "dag_id")},
+                    airflow=True,
                 ),
                 Panel(
                     "Scheduled, 95 of 100",
@@ -87,6 +90,7 @@ BOARD = Board(
                     "s",
                     {"{{dag_id}}": quantile(0.95, "airflow_task_scheduled_duration_seconds", _DAG, "dag_id")},
                     runbook="CareloomAirflowSchedulerDown",
+                    airflow=True,
                 ),
                 Panel(
                     "Runs under way",

@@ -28,7 +28,8 @@ class Panel:
         kind: lines over time, one number a series, or a table of the newest values: one row for each set of labels,
             one column for each query, headed by its legend.
         runbook: the alert whose runbook says what to do about it.
-        airflow: whether its series lead to their scenario's DAG and runs in Airflow (they then have the label).
+        airflow: whether its series lead to their DAG and its runs in Airflow (they then have the label: scenario, or
+            dag_id, which is the same).
         width: of Grafana's 24 columns.
         red_from: it is red from this value on; not of a table.
         red_below: it is red below this value.

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, table, timeseries
+from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as dashboard_models
 from grafana_foundation_sdk.models.common import (
@@ -31,9 +32,13 @@ from monitoring.dashboards.description import Board, Panel
 #: Where Airflow and the runbooks are; a reader changes both at the dashboard's top.
 AIRFLOW, RUNBOOKS = "http://127.0.0.1:8080", "https://careloom.example/runbooks"
 
+#: Of Airflow's list of runs: those with this `run_after`.
+_THIS_TIME = "run_after_gte=${__from:date:iso}&run_after_lte=${__to:date:iso}"
+
 _PROMETHEUS = DataSourceRef("prometheus", "${datasource}")
 _HEIGHT = 8
 
+_Link = Builder[dashboard_models.DashboardLink]
 _AnyPanel = timeseries.Panel | stat.Panel | table.Panel
 
 
@@ -56,7 +61,7 @@ def as_json(board: Board) -> str:
         made = made.with_row(dashboard.Row(row.title))
         for panel in row.panels:
             number += 1
-            made = made.with_panel(_panel(panel, number))
+            made = made.with_panel(_panel(panel, number, one_scenario=board.one_scenario))
     return JSONEncoder(sort_keys=True, indent=1).encode(made.build()) + "\n"
 
 
@@ -87,7 +92,7 @@ def _variables(board: Board) -> Iterator[_Variable]:
     yield dashboard.TextBoxVariable("runbooks").label("Runbooks").default_value(RUNBOOKS)
 
 
-def _panel(panel: Panel, number: int) -> _AnyPanel:
+def _panel(panel: Panel, number: int, *, one_scenario: bool) -> _AnyPanel:
     made = _kind(panel).id(number)
     made.title(panel.title).description(panel.description).unit(panel.unit)
     made.datasource(_PROMETHEUS).span(panel.width).height(4 if panel.kind == "number" else panel.height).min(0)
@@ -104,19 +109,37 @@ def _panel(panel: Panel, number: int) -> _AnyPanel:
         if panel.kind == "table":
             query = query.format(PromQueryFormat.TABLE)
         made.with_target(query)
+    links = []
     if panel.runbook:
-        url = f"${{runbooks}}/{panel.runbook}.md"
-        made.links([dashboard.DashboardLink(f"Runbook: {panel.runbook}").url(url).target_blank(True)])
+        links.append(_link(f"Runbook: {panel.runbook}", f"${{runbooks}}/{panel.runbook}.md"))
     if panel.airflow:
-        of = "__field.labels.scenario" if panel.kind != "table" else "__data.fields.scenario"
-        dag = f"${{airflow}}/dags/${{{of}}}"
-        made.data_links(
-            [
-                dashboard.DashboardLink("DAG in Airflow").url(dag).target_blank(True),
-                dashboard.DashboardLink("Its runs in Airflow").url(f"{dag}/runs").target_blank(True),
-            ]
-        )
+        label = "dag_id" if any("{{dag_id}}" in legend for legend in panel.queries) else "scenario"
+        made.data_links(_to_airflow(f"__field.labels.{label}" if panel.kind != "table" else f"__data.fields.{label}"))
+    elif one_scenario and any("$scenario" in expression for expression in panel.queries.values()):
+        links += _to_airflow("scenario")
+    if links:
+        made.links(links)
     return made
+
+
+def _link(title: str, url: str) -> _Link:
+    return dashboard.DashboardLink(title).url(url).target_blank(True)
+
+
+def _to_airflow(variable: str) -> list[_Link]:
+    """To a scenario's DAG, its runs, and those that were to start in the time that the dashboard shows.
+
+    As Airflow 3.3's UI has its addresses; no metric names a run, so that none grows with the number of runs.
+
+    Args:
+        variable: Grafana's, that is the DAG's id.
+    """
+    dag = f"${{airflow}}/dags/${{{variable}}}"
+    return [
+        _link("DAG in Airflow", dag),
+        _link("Its runs in Airflow", f"{dag}/runs"),
+        _link("Its runs of this time in Airflow", f"{dag}/runs?{_THIS_TIME}"),
+    ]
 
 
 def _letter(at: int) -> str:
@@ -188,6 +211,11 @@ def _table(panel: Panel) -> table.Panel:
     if any("ALERTS" in expression for expression in panel.queries.values()):
         runbook = {"title": "Runbook", "url": "${runbooks}/${__data.fields.alertname}.md", "targetBlank": True}
         made = made.override_by_name("alertname", [_property("links", [runbook])])
+        runs = [
+            {"title": link.title, "url": link.url, "targetBlank": True}
+            for link in (made.build() for made in _to_airflow("__data.fields.scenario"))
+        ]
+        made = made.override_by_name("scenario", [_property("links", runs)])
     if panel.sort_by:
         made = made.sort_by([common.TableSortByFieldState().display_name(panel.sort_by).desc(True)])
     return made

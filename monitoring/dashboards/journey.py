@@ -202,6 +202,7 @@ BOARD = Board(
                     },
                     "table",
                     "CareloomBudgetBurnsSlowly",
+                    airflow=True,
                     width=12,
                     units={"deadline": "s", "objective": "percentunit"},
                 ),

@@ -70,6 +70,7 @@ BOARD = Board(
                     width=24,
                     decimals=0,
                     sort_by="in a day",
+                    airflow=True,
                 ),
             ),
         ),
@@ -159,6 +160,7 @@ BOARD = Board(
                     width=16,
                     decimals=0,
                     sort_by="rejected",
+                    airflow=True,
                 ),
                 Panel(
                     "Decisions not taken",

@@ -181,7 +181,7 @@ function Placed({ panel }) {
   return (
     <div style={box}>
       <PanelChrome title={panel.title} description={panel.description} width={box.width} height={box.height} padding="sm"
-        titleItems={panel.links?.length ? [<span key="l" style={{ alignSelf: 'center', color: theme.colors.text.link, fontSize: 12 }}>runbook</span>] : []}>
+        titleItems={panel.links?.some((link) => link.title.startsWith('Runbook')) ? [<span key="l" style={{ alignSelf: 'center', color: theme.colors.text.link, fontSize: 12 }}>runbook</span>] : []}>
         {(width, height) => <Kind panel={panel} width={width} height={height} />}
       </PanelChrome>
     </div>

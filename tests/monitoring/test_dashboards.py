@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -82,6 +83,13 @@ def _bare(expression: str) -> str:
     return re.sub(r"\b(by|on|group_left|ignoring|without)\s*\([^)]*\)|\w+\s*(?=\()|\[[^\]]*\]", " ", expression)
 
 
+def drawn(board: Board) -> list[dict[str, Any]]:
+    """The panels of a board as Grafana gets them, in the board's order."""
+    panels = json.loads(as_json(board))["panels"]
+    flat = [inner for panel in panels for inner in (panel, *panel.get("panels", ()))]
+    return [panel for panel in flat if panel["type"] != "row"]
+
+
 @each_board
 def test_the_json_that_grafana_imports_is_what_its_source_says(board: Board) -> None:
     assert (JSON / f"{board.uid}.json").read_text(encoding="utf-8") == as_json(board), (
@@ -145,9 +153,9 @@ def test_a_panel_says_how_to_read_it_and_its_links_lead_somewhere(panel: Panel) 
     assert panel.width in (4, 8, 12, 16, 24)
     if panel.runbook:
         assert (MONITORING / "runbooks" / f"{panel.runbook}.md").exists()
-    if panel.airflow:
-        by = [*panel.queries] if panel.kind != "table" else [*panel.queries.values()]
-        assert any("{{scenario}}" in one or "by (scenario" in one for one in by)
+    by = [*panel.queries] if panel.kind != "table" else [*panel.queries.values()]
+    named = any(re.search(r"\{\{(scenario|dag_id)\}\}|by \(scenario", one) for one in by)
+    assert panel.airflow is named, "series of a scenario, or of a DAG, lead to its runs in Airflow"
 
 
 @each_board
@@ -156,8 +164,55 @@ def test_links_to_runbooks_and_to_airflow_stand_in_the_json(board: Board) -> Non
     for panel in board.panels:
         if panel.runbook:
             assert f"${{runbooks}}/{panel.runbook}.md" in text
-    runs = [f"${{airflow}}/dags/${{{of}.scenario}}/runs" for of in ("__field.labels", "__data.fields")]
-    assert any(one in text for one in runs) == any(panel.airflow for panel in board.panels)
+    shown = re.findall(r"\$\{airflow\}/dags/\$\{([\w.]+)\}/runs", text)
+    assert {"__field.labels", "__data.fields"} & {of.rpartition(".")[0] for of in shown} or not any(
+        panel.airflow for panel in board.panels
+    )
+
+
+@each_board
+def test_a_link_to_runs_is_for_one_dag_and_has_the_time_that_is_looked_at(board: Board) -> None:
+    """Where a panel has no series of a scenario, and its board is of one, the board's own is meant."""
+    for panel, shown in zip(board.panels, drawn(board), strict=True):
+        links = [*shown.get("links", ()), *shown["fieldConfig"]["defaults"].get("links", ())]
+        to = [link["url"] for link in links if "${airflow}" in link["url"]]
+        queries = " ".join(panel.queries.values())
+        if panel.airflow:
+            label = "dag_id" if "{{dag_id}}" in " ".join(panel.queries) else "scenario"
+            dag = f"${{airflow}}/dags/${{__data.fields.{label}}}"
+            dag = dag if panel.kind == "table" else dag.replace("__data.fields", "__field.labels")
+        else:
+            dag = "${airflow}/dags/${scenario}" if board.one_scenario and "$scenario" in queries else ""
+        time = "run_after_gte=${__from:date:iso}&run_after_lte=${__to:date:iso}"
+        assert to == ([dag, f"{dag}/runs", f"{dag}/runs?{time}"] if dag else [])
+
+
+def test_an_alert_of_a_scenario_leads_to_its_runs() -> None:
+    [firing] = [panel for board in BOARDS for panel in drawn(board) if panel.get("title") == "Firing"]
+    [links] = [
+        one["value"]
+        for override in firing["fieldConfig"]["overrides"]
+        if override["matcher"]["options"] == "scenario"
+        for one in override["properties"]
+        if one["id"] == "links"
+    ]
+    assert [link["url"].partition("?")[0] for link in links] == [
+        f"${{airflow}}/dags/${{__data.fields.scenario}}{page}" for page in ("", "/runs", "/runs")
+    ]
+
+
+def test_airflow_has_the_pages_that_links_lead_to() -> None:
+    """By the address book of the UI that is installed here: a release that moves them is noticed."""
+    package = importlib.util.find_spec("airflow")
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("Airflow is not installed")
+    assets = Path(package.submodule_search_locations[0]) / "ui" / "dist" / "assets"
+    text = "".join(file.read_text(encoding="utf-8") for file in assets.glob("index-*.js"))
+    assert text, f"no UI in {assets}"
+    for part in ("dags/:dagId", "run_after_gte", "run_after_lte"):
+        assert f"`{part}`" in text
+    [children] = re.findall(r"children:\[((?:(?!children).)*)\],element:[^[\]]{1,40},path:`dags/:dagId`", text)
+    assert "path:`runs`" in children
 
 
 def test_every_alert_is_linked_from_a_panel_or_shown_by_one() -> None:
