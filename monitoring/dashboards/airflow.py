@@ -53,6 +53,7 @@ BOARD = Board(
                     "ops",
                     {"{{dag_id}} {{state}}": rate("airflow_ti_finished_total", _DAG, "dag_id, state")},
                     airflow=True,
+                    runbook="CareloomAirflowTasksLost",
                 ),
                 Panel(
                     "From a run to its code, 95 of 100",
@@ -76,6 +77,7 @@ BOARD = Board(
                         )
                     },
                     airflow=True,
+                    runbook="CareloomAirflowSlotsExhausted",
                 ),
                 Panel(
                     "Run, 95 of 100",
@@ -83,6 +85,7 @@ BOARD = Board(
                     "s",
                     {"{{dag_id}}": quantile(0.95, "airflow_dagrun_duration_success_seconds", _DAG, "dag_id")},
                     airflow=True,
+                    runbook="CareloomAirflowSlotsExhausted",
                 ),
                 Panel(
                     "Scheduled, 95 of 100",

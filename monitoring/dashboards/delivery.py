@@ -21,6 +21,7 @@ BOARD = Board(
                         "durable {{source}}": rate("careloom_gateway_events_produced_total", by="source"),
                     },
                     runbook="CareloomGatewayDown",
+                    runbooks=("CareloomSubscriptionGaps",),
                 ),
                 Panel(
                     "Refused",
@@ -73,6 +74,7 @@ BOARD = Board(
                         "failed {{source}}": grown("careloom_gateway_reconcile_errors_total", by="source"),
                     },
                     runbook="CareloomReconcileStalled",
+                    runbooks=("CareloomSubscriptionGaps",),
                 ),
                 Panel(
                     "Last time of each source",
@@ -112,6 +114,7 @@ BOARD = Board(
                     "reqps",
                     {"{{outcome}}": rate("careloom_dispatcher_records_total", by="outcome")},
                     runbook="CareloomDispatcherDown",
+                    runbooks=("CareloomConsumerLagGrowing",),
                 ),
                 Panel(
                     "Held back, rewound",

@@ -27,7 +27,9 @@ class Panel:
         queries: legend (with {{label}}) -> PromQL.
         kind: lines over time, one number a series, or a table of the newest values: one row for each set of labels,
             one column for each query, headed by its legend.
-        runbook: the alert whose runbook says what to do about it.
+        runbook: the alert whose runbook says what to do about it. Where an alert reads a metric of the panel, it is
+            here or in `runbooks`; docs/dashboards.md names the panels that have none.
+        runbooks: further ones.
         airflow: whether its series lead to their DAG and its runs in Airflow (they then have the label: scenario, or
             dag_id, which is the same).
         width: of Grafana's 24 columns.
@@ -60,6 +62,12 @@ class Panel:
     decimals: int | None = None
     sort_by: str | None = None
     height: int = 8
+    runbooks: tuple[str, ...] = ()
+
+    @property
+    def all_runbooks(self) -> tuple[str, ...]:
+        """The alerts whose runbooks it leads to."""
+        return (*((self.runbook,) if self.runbook else ()), *self.runbooks)
 
 
 @dataclass(frozen=True, slots=True)

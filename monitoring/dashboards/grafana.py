@@ -109,9 +109,7 @@ def _panel(panel: Panel, number: int, *, one_scenario: bool) -> _AnyPanel:
         if panel.kind == "table":
             query = query.format(PromQueryFormat.TABLE)
         made.with_target(query)
-    links = []
-    if panel.runbook:
-        links.append(_link(f"Runbook: {panel.runbook}", f"${{runbooks}}/{panel.runbook}.md"))
+    links = [_link(f"Runbook: {alert}", f"${{runbooks}}/{alert}.md") for alert in panel.all_runbooks]
     if panel.airflow:
         label = "dag_id" if any("{{dag_id}}" in legend for legend in panel.queries) else "scenario"
         made.data_links(_to_airflow(f"__field.labels.{label}" if panel.kind != "table" else f"__data.fields.{label}"))

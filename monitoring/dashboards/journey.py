@@ -79,6 +79,7 @@ BOARD = Board(
                     "number",
                     width=4,
                     red_from=1,
+                    runbook="CareloomWatchdog",
                 ),
             ),
         ),
@@ -132,12 +133,14 @@ BOARD = Board(
                     "reqps",
                     {"{{source}} {{way}}": rate("careloom_gateway_events_received_total", by="source, way")},
                     runbook="CareloomGatewayDown",
+                    runbooks=("CareloomSubscriptionGaps",),
                 ),
                 Panel(
                     "Done",
                     "Pieces of work that came to their end, by how.",
                     "ops",
                     {"{{stage}} {{state}}": rate("careloom_work_finished_total", BOTH, "stage, state")},
+                    runbook="CareloomHighErrorRate",
                 ),
                 Panel(
                     "Event to draft, 95 of 100",
@@ -152,6 +155,7 @@ BOARD = Board(
                     "short",
                     {"{{stage}} {{state}}": or_zero(f"sum by (stage, state) (careloom_work_items{{{BOTH}}})", "stage")},
                     runbook="CareloomOldestUnfinishedTooOld",
+                    runbooks=("CareloomWorkParked",),
                 ),
                 Panel(
                     "Oldest unfinished",

@@ -126,6 +126,7 @@ BOARD = Board(
                     "Share of prompt tokens that were there already.",
                     "percentunit",
                     {"hits": f"{rate('vllm:prefix_cache_hits_total')} / {rate('vllm:prefix_cache_queries_total')}"},
+                    runbook="CareloomModelSlow",
                 ),
                 Panel(
                     "To the first token",
@@ -155,6 +156,7 @@ BOARD = Board(
                         "tokens": rate("vllm:generation_tokens_total"),
                         "preempted": rate("vllm:num_preemptions_total"),
                     },
+                    runbook="CareloomModelSlow",
                 ),
             ),
         ),

@@ -43,6 +43,7 @@ BOARD = Board(
                     "short",
                     {"{{scenario}}": f"({_CUT} or 0 * {_WRITTEN}) / on (scenario) ({_WRITTEN} > 0)"},
                     airflow=True,
+                    runbook="CareloomHighErrorRate",
                 ),
                 Panel(
                     "Verdicts",
@@ -114,6 +115,7 @@ BOARD = Board(
                     "ops",
                     {"{{scenario}}": or_zero(_OVERTAKEN, "scenario")},
                     airflow=True,
+                    runbook="CareloomHighErrorRate",
                 ),
             ),
         ),

@@ -76,6 +76,7 @@ BOARD = Board(
                     "Red flags, written before the model is asked.",
                     "s",
                     {"95 of 100": quantile(0.95, "careloom_event_to_rule_draft_seconds", BOTH)},
+                    runbook="CareloomOldestUnfinishedTooOld",
                 ),
             ),
         ),
@@ -110,6 +111,7 @@ BOARD = Board(
                     "Written, overtaken by a newer version, or discarded by a person; by model.",
                     "ops",
                     {"{{state}} {{model}}": rate("careloom_work_finished_total", BOTH, "state, model")},
+                    runbook="CareloomHighErrorRate",
                 ),
                 Panel(
                     "Open runs in Airflow",

@@ -151,8 +151,8 @@ def test_every_query_names_metrics_and_labels_that_exist(panel: Panel) -> None:
 def test_a_panel_says_how_to_read_it_and_its_links_lead_somewhere(panel: Panel) -> None:
     assert panel.description.endswith(".")
     assert panel.width in (4, 8, 12, 16, 24)
-    if panel.runbook:
-        assert (MONITORING / "runbooks" / f"{panel.runbook}.md").exists()
+    for alert in panel.all_runbooks:
+        assert (MONITORING / "runbooks" / f"{alert}.md").exists()
     by = [*panel.queries] if panel.kind != "table" else [*panel.queries.values()]
     named = any(re.search(r"\{\{(scenario|dag_id)\}\}|by \(scenario", one) for one in by)
     assert panel.airflow is named, "series of a scenario, or of a DAG, lead to its runs in Airflow"
@@ -162,8 +162,8 @@ def test_a_panel_says_how_to_read_it_and_its_links_lead_somewhere(panel: Panel) 
 def test_links_to_runbooks_and_to_airflow_stand_in_the_json(board: Board) -> None:
     text = as_json(board)
     for panel in board.panels:
-        if panel.runbook:
-            assert f"${{runbooks}}/{panel.runbook}.md" in text
+        for alert in panel.all_runbooks:
+            assert f"${{runbooks}}/{alert}.md" in text
     shown = re.findall(r"\$\{airflow\}/dags/\$\{([\w.]+)\}/runs", text)
     assert {"__field.labels", "__data.fields"} & {of.rpartition(".")[0] for of in shown} or not any(
         panel.airflow for panel in board.panels
@@ -215,8 +215,41 @@ def test_airflow_has_the_pages_that_links_lead_to() -> None:
     assert "path:`runs`" in children
 
 
+def read_by(expression: str) -> set[str]:
+    """The metrics that a query reads, also those that a rule records for it; of a histogram its name."""
+    recorded = {rule["record"]: rule["expr"] for rule in rules("rules")}
+    found: set[str] = set()
+    queue = [*selected(expression)]
+    while queue:
+        name = queue.pop()
+        if name in recorded and name not in found:
+            queue += selected(recorded[name])
+        found.add(name)
+    return {re.sub(r"_(bucket|sum|count)$", "", name) for name in found} - {"ALERTS"}
+
+
+@each_panel
+def test_a_panel_whose_metric_an_alert_reads_leads_to_that_alerts_runbook(panel: Panel) -> None:
+    shown = {metric for expression in panel.queries.values() for metric in read_by(expression)}
+    alerts = {rule["alert"] for rule in rules("alerts") if read_by(rule["expr"]) & shown}
+    assert not alerts or alerts & {*panel.all_runbooks}
+
+
+def test_the_panels_without_a_runbook_are_those_that_the_page_says_what_to_do_about() -> None:
+    page = (MONITORING.parent / "docs" / "dashboards.md").read_text(encoding="utf-8")
+    section = page.partition("## Panels without a runbook")[2].partition("\n## ")[0]
+    told = set(re.findall(r"^\| (\w[\w ]*?): ([^|]+?) \|", section, re.MULTILINE))
+    without = {
+        (board.title.removeprefix("careloom · "), panel.title)
+        for board in BOARDS
+        for panel in board.panels
+        if not panel.all_runbooks
+    }
+    assert told == without
+
+
 def test_every_alert_is_linked_from_a_panel_or_shown_by_one() -> None:
-    linked = {panel.runbook for board in BOARDS for panel in board.panels}
+    linked = {alert for board in BOARDS for panel in board.panels for alert in panel.all_runbooks}
     unlinked = {rule["alert"] for rule in rules("alerts")} - linked
     assert unlinked == {
         "CareloomScenarioPaused",  # shown by "Paused, not installed"
