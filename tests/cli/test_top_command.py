@@ -26,6 +26,7 @@ from pipelines.errors import ErrorClass, LedgerError, StepFailed
 from pipelines.ledger import EventRow, Incoming, Inference, Ledger, Match, Position, Written
 from pipelines.watching import Sight, Watch
 from plugins import manager
+from tests.canary import CANARY
 from tests.least_config import write_least_config
 
 TRIAGE = "pre_visit.triage"
@@ -206,3 +207,43 @@ def test_a_scenario_for_which_a_run_stays_is_named_though_nothing_of_it_is_done(
     assert [line.strip() for line in lines(sight) if "stay" in line] == ["runs stay for: in/icu_watch"]
     stays = {one["scenario"]: one["staying"] for one in plain(sight)["scenarios"]}
     assert {scenario for scenario, number in stays.items() if number} == {"in_visit.icu_watch"}
+
+
+def of_a_named_patient(ledger: Ledger) -> None:
+    """Work that is written, computed, dead and waiting, with a patient's name wherever the ledger has room for one."""
+    now = datetime.now(UTC)
+    for offset in range(4):
+        position = Position("t", 0, 100 + offset)
+        event = EventRow(f"{CANARY}-{offset}", "h", "R4", "Encounter", f"{CANARY}-{offset}", CANARY, None, "written",
+                         CANARY if offset > 1 else f"{CANARY}-{offset}", position, now, now)  # fmt: skip
+        ledger.record([Incoming(position, event, (Match(TRIAGE, "1", "pre_visit"),))])
+    run = ledger.take_run(TRIAGE, 3)
+    assert run
+    written, computed, dead = ledger.claim(run.run_id, 60)
+    drafts = Inference({"drafts": [{"text": CANARY}]}, {}, model="m")
+    ledger.written(ledger.inferred(written, drafts), Written([f"Flag/{CANARY}"], 1, 0))
+    ledger.inferred(computed, drafts)
+    ledger.failed(dead, StepFailed(ErrorClass.PAYLOAD_INVALID, f"of {CANARY}"))
+
+
+def test_a_patients_name_is_in_nothing_that_it_shows(file: Path, watch: Watch, ledger_engine: Engine) -> None:
+    of_a_named_patient(Ledger(ledger_engine, max_attempts=1, backoff=1e-9))
+    with ledger_engine.connect() as connection:
+        rows = [str(row) for table in ("events", "work") for row in connection.execute(text(f"SELECT * FROM {table}"))]
+    assert sum(row.count(CANARY) for row in rows) >= 16, "it is there to be shown"
+    sight = watch.look()
+    shown = "\n".join(lines(sight, None, trouble="the ledger does not answer"))
+    assert "dead: 1 of pre/triage (payload_invalid)" in shown
+    whole = json.dumps(plain(sight), ensure_ascii=False)
+    asked = [sys.executable, "-m", "pipelines.cli", "top", "--once", "--config", str(file)]
+    for told in ([], ["--json"]):
+        done = subprocess.run([*asked, *told], capture_output=True, text=True, timeout=120, check=True)
+        assert "triage" in done.stdout
+        shown += done.stdout + done.stderr
+    terminal = Terminal("--config", str(file))
+    try:
+        terminal.until("pre/triage")
+        assert terminal.press(b"q") == 0
+    finally:
+        terminal.close()
+    assert CANARY not in shown + whole + terminal.seen
