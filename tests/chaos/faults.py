@@ -11,6 +11,7 @@ import disk
 import load
 import outages
 import real
+import standing
 import traffic
 from account import Outcome
 from house import House
@@ -29,7 +30,7 @@ class Fault:
         what: in one line.
         in_house: does it to a house that others use too.
         alone: does it to a house of its own.
-        short: whether CI does it too (`--quick` without `--only`).
+        short: whether `--quick` does it where none is named; CI names its own (`test_chaos_short.py`).
     """
 
     name: str
@@ -57,6 +58,7 @@ FAULTS = (
     Fault("ledger", "the ledger killed -9", outages.ledger),
     Fault("broker", "the broker killed -9", outages.broker),
     Fault("clock", "clocks ten minutes off", alone=clocks.clock),
+    Fault("standing", "runs that stand killed -9", alone=standing.standing_runs, short=False),
     Fault("disk", "a full disk", alone=disk.full_disk),
     Fault("brokers", "each of three brokers killed -9 in turn", alone=outages.each_broker, short=False),
     Fault("load", "ten times the normal load", alone=load.tenfold, short=False),

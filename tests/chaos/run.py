@@ -1,6 +1,6 @@
 """`tests/chaos/run.py`: does every fault to the house and accounts for every event; progress on standard error.
 
-    tests/chaos/run.py                     all of it: about 35 minutes on 2 cores, and 10 of load
+    tests/chaos/run.py                     all of it: about 40 minutes on 2 cores, and 10 of load
     tests/chaos/run.py --only kills,model  some of it
     tests/chaos/run.py --quick             the same faults, each a little
     tests/chaos/run.py --list              their names
@@ -40,7 +40,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="names with commas; see --list")
     parser.add_argument("--without", default="", help="names with commas")
-    parser.add_argument("--quick", action="store_true", help="each fault a little: what CI has time for")
+    parser.add_argument("--quick", action="store_true", help="each fault a little; CI has time for some of them")
     parser.add_argument(
         "--kills",
         type=int,
