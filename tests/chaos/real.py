@@ -9,14 +9,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+import psycopg
 from account import FINAL, Outcome
 from cases import word_of
 from options import Options
+from psycopg import sql
 from servers import until
 
 from fhir_adapters.event import ClinicalEvent
@@ -32,6 +35,9 @@ Say = Callable[[str], None]
 #: Longer than HAPI goes on trying to deliver a notification: it then drops it, and says nothing.
 _DROPPED_AFTER = 75.0
 _PATIENCE = 420.0
+_END_ALL = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'"
+)
 
 
 class Ward:
@@ -102,7 +108,7 @@ class Ward:
 
 
 def real_engines(options: Options, say: Say) -> Iterator[Outcome]:
-    """Airflow's processes and database killed -9; HAPI's notifications late, dropped and reordered."""
+    """Airflow's processes and databases killed -9 and cut off; HAPI's notifications late, dropped and reordered."""
     if why := kafka.missing() or hapi.missing():
         yield Outcome("Airflow and HAPI themselves", skipped=why)
         return
@@ -124,12 +130,19 @@ def real_engines(options: Options, say: Say) -> Iterator[Outcome]:
             ("Airflow's database and the ledger killed -9", "postgres"),
         )
         for name, victim in kills:
-            yield _killed(ward, name, victim, rounds)
+            yield _struck(ward, name, rounds, lambda outcome, victim=victim: _kill(stack, victim))
+        cuts: tuple[tuple[str, str], ...] = (
+            ("Airflow's database alone cut off", "airflow"),
+            ("the ledger alone cut off", "careloom"),
+        )
+        for name, database in cuts:
+            yield _struck(ward, name, rounds, partial(_cut_off, ward, database, options.outage))
         yield _reordered(ward, 4 if options.quick else 20)
         yield _dropped(ward, 6 if options.quick else 30)
 
 
-def _killed(ward: Ward, name: str, victim: str, rounds: int) -> Outcome:
+def _struck(ward: Ward, name: str, rounds: int, strike: Callable[[Outcome], None]) -> Outcome:
+    """Do it while patients come in; each time something must be written afterwards."""
     outcome, began = Outcome(name), time.monotonic()
     admitted: list[str] = []
     over = threading.Event()
@@ -143,7 +156,7 @@ def _killed(ward: Ward, name: str, victim: str, rounds: int) -> Outcome:
     try:
         for _ in range(rounds):
             time.sleep(3.0)
-            _kill(ward.stack, victim)
+            strike(outcome)
             ward.stack.wait_healthy()
             outcome.injections += 1
             ended, before = time.monotonic(), _written(ward, admitted)
@@ -183,15 +196,16 @@ def _settled(ward: Ward, admitted: list[str], outcome: Outcome, began: float) ->
     except AssertionError:
         left = Counter((piece.state.value, piece.error_class) for piece in ward.work(admitted))
         outcome.notes.append(f"not drained after {_PATIENCE:.0f} s: {dict(left)}")
-    work = {piece.event_id: piece for piece in ward.work(admitted)}
+    states: dict[str, set[str]] = {}
+    for piece in ward.work(admitted):  # one for each scenario that an admission starts
+        states.setdefault(piece.event_id, set()).add(piece.state.value)
     outcome.events = len(admitted)
     for encounter in admitted:
-        piece = work.get(ward.event_id(encounter, ward.newest[encounter]))
-        state = "nowhere" if piece is None else piece.state.value
-        outcome.written += state == "written"
-        if state != "written":
+        found = states.get(ward.event_id(encounter, ward.newest[encounter]), {"nowhere"})
+        outcome.written += found == {"written"}
+        if found != {"written"}:
             outcome.lost += 1
-            outcome.notes.append(f"{encounter} is {state}")
+            outcome.notes.append(f"{encounter} is {', '.join(sorted(found))}")
     _hold_against_the_server(ward, admitted, outcome)
     outcome.unaccounted = Ledger(ward.engine).account().unaccounted
     outcome.seconds = time.monotonic() - began
@@ -216,7 +230,8 @@ def _hold_against_the_server(ward: Ward, admitted: list[str], outcome: Outcome) 
 
 def _done(ward: Ward, admitted: list[str]) -> bool:
     work = ward.work(admitted)
-    return len(work) >= len(admitted) and all(piece.state.value in FINAL for piece in work)
+    come = {piece.event_id for piece in work}
+    return len(come) == len(admitted) and all(piece.state.value in FINAL for piece in work)
 
 
 def _written(ward: Ward, admitted: list[str]) -> int:
@@ -236,6 +251,21 @@ def _kill(stack: Stack, victim: str) -> None:
 
     until(found, "a task that can be killed", 120, every=0.05)
     stack.kill("scheduler", running[-1])
+
+
+def _cut_off(ward: Ward, database: str, seconds: float, outcome: Outcome) -> None:
+    """One database of the server refuses connections for a while, and those that it has are ended; the others go on."""
+    name = sql.Identifier(database)
+    with psycopg.connect(ward.stack.kept.database("postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
+        ended = connection.execute(_END_ALL, [database]).rowcount
+        time.sleep(seconds)
+        left = connection.execute(_END_ALL, [database]).rowcount
+        connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name))
+    ward.engine.dispose()
+    outcome.expect("whether connections were ended", int(ended > 0), 1)
+    outcome.expect("connections while it was cut off", left, 0)
+    outcome.notes.append(f"{ended} connections ended")
 
 
 def _runs_a_task(pid: int) -> bool:
