@@ -43,13 +43,13 @@ class Carry(BaseOperator):  # type: ignore[misc]  # Airflow is not type-checked 
 
     def execute(self, context: Any) -> None:
         """Called by Airflow in the task's own process."""
-        from pipelines import runner
+        from pipelines.runner import carry as runner
 
         _do(runner.carry, context)
 
     def on_kill(self) -> None:
         """Called by Airflow's handler of SIGTERM, in the task's own process: a run that stays leaves."""
-        from pipelines import runner
+        from pipelines.runner import carry as runner
 
         runner.leave()
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from airflow.sdk.execution_time.coordinator import BaseCoordinator
 
-from pipelines.warm import warm_up
+from pipelines.runner.warm import warm_up
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from pipelines.ledger.database import impatient_engine
 from pipelines.ledger.fold import count_overdue, fold_all
 from pipelines.ledger.fold_decisions import fold_decisions
 from pipelines.ledger.snapshot import snapshot
-from pipelines.log_lines import set_up
+from pipelines.telemetry.log_lines import set_up
 from plugins import manager
 from plugins.counters import SCENARIO
 

@@ -17,13 +17,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
 from monitoring.metrics import Metric
-from pipelines.authorship import name_of, version_of
-from pipelines.breaker import AIRFLOW, KAFKA, model_of
 from pipelines.errors import PoisonReason
-from pipelines.failure_policy import POLICIES
+from pipelines.failures.dependencies import AIRFLOW, KAFKA, model_of
+from pipelines.failures.policy import POLICIES
 from pipelines.ledger.fold import canonical
 from pipelines.ledger.snapshot import Snapshot
 from pipelines.ledger.states import UNFINISHED, State
+from pipelines.models.authorship import name_of, version_of
 
 #: (error class, hop) that may be.
 FAILURES = tuple((error_class.value, hop) for error_class, policy in POLICIES.items() for hop in policy.hops)

@@ -12,7 +12,7 @@ from itertools import product
 
 from monitoring import metrics
 from monitoring.metrics import DECLARED, LABELS, REGISTRIES, Metric
-from pipelines.failure_policy import POLICIES
+from pipelines.failures.policy import POLICIES
 from plugins import manager
 
 #: What all processes may show together in a `Size()`; a change that needs more says so here, and why.

@@ -102,7 +102,7 @@ class PoisonReason(StrEnum):
 
 
 class StepFailed(CareloomError):
-    """One step of one piece of work failed. What that means is told by `pipelines.failure_policy`.
+    """One step of one piece of work failed. What that means is told by `pipelines.failures.policy`.
 
     Attributes:
         error_class: what it means.

@@ -22,7 +22,7 @@ from pipelines.errors import CareloomError, LedgerError, PoisonReason
 from pipelines.ledger import State
 from pipelines.ledger.dead_letters import PoisonRow
 from pipelines.ledger.overview import Overview
-from pipelines.poison_retry import Outcome, again_each
+from pipelines.replay.poison_retry import Outcome, again_each
 
 #: Records that are read from Kafka again by one click at most: it is answered within seconds.
 READ_AGAIN = 100

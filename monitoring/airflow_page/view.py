@@ -15,7 +15,7 @@ from monitoring.airflow_page import runbooks
 from monitoring.airflow_page.access import Visitor, refuse
 from monitoring.airflow_page.house import Inside, Seen, asking
 from pipelines.errors import ErrorClass, PoisonReason
-from pipelines.failure_policy import POLICIES
+from pipelines.failures.policy import POLICIES
 from pipelines.ledger.breaking import Breaker
 from pipelines.ledger.dead_letters import Chosen, PoisonRow
 from pipelines.ledger.overview import Condition, Overview, ScenarioNow, Switch, Timeliness, Wait, Why

@@ -34,7 +34,7 @@ _PREFIX = re.compile(r"(ge|gt|le|lt|eq|sa|eb)?(\d{4}.*)")
 
 
 class BundleRecords:
-    """Reads and searches some resources as `pipelines.context.Context` does a server's.
+    """Reads and searches some resources as `pipelines.runner.context.Context` does a server's.
 
     Args:
         resources: each with an id.

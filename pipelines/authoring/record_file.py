@@ -11,10 +11,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pipelines.context import parse_json
 from pipelines.demo.hospital import patients
 from pipelines.demo.journeys import journey
 from pipelines.errors import ConfigError
+from pipelines.runner.context import parse_json
 from plugins.errors import PluginError
 from plugins.golden import GoldenCase, read_case
 from plugins.scenario import FIRST, Locale, Resource

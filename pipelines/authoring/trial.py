@@ -1,8 +1,8 @@
 """One scenario on one patient, on careloom's own way but without its services: no Kafka, Airflow, ledger, FHIR server.
 
-The record is read by `pipelines.context`, the model asked by `pipelines.asking`, guards applied as for a row of the
-ledger. Only reading (a file), asking (a given answer, the stand-in, or a server that is named) and writing (nothing is
-written) differ.
+The record is read by `pipelines.runner.context`, the model asked by `pipelines.runner.asking`, guards applied as for a
+row of the ledger. Only reading (a file), asking (a given answer, the stand-in, or a server that is named) and writing
+(nothing is written) differ.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.asking import Asking, Said, Spent
 from pipelines.authoring.bundle_search import BundleRecords, when
 from pipelines.authoring.record_file import PatientFile
-from pipelines.context import Context
 from pipelines.errors import ConfigError
 from pipelines.ledger.rows import EventRow, Position
-from pipelines.looking_up import with_passages
 from pipelines.models.fleet import Fleet
 from pipelines.models.settings import PANEL, Model, Registry
-from pipelines.notices import with_notices
-from pipelines.plugin_faults import of_plugin
+from pipelines.runner.asking import Asking, Said, Spent
+from pipelines.runner.context import Context
+from pipelines.runner.looking_up import with_passages
+from pipelines.runner.notices import with_notices
+from pipelines.runner.plugin_faults import of_plugin
 from pipelines.stack.schema_sample import least
 from plugins.errors import ModelFailed
 from plugins.fhir_text import DEVICE, draft

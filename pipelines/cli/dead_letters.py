@@ -227,7 +227,7 @@ def _decide_work(ledger: Ledger, choice: Choice, target: State, by: str, why: st
 
 def _read_again(ledger: Ledger, choice: Choice, config: Path | None, by: str, why: str) -> Iterator[str]:
     """Read the chosen poison again; yields what came of each."""
-    from pipelines.poison_retry import again_each
+    from pipelines.replay.poison_retry import again_each
 
     _quiet()
     for row, outcome in again_each(ledger, configuration(config), choice.poison(ledger), by=by, why=why):
@@ -236,9 +236,9 @@ def _read_again(ledger: Ledger, choice: Choice, config: Path | None, by: str, wh
 
 
 def _show_payload(name: Name, by: str, why: str, config: Path | None) -> None:
-    from pipelines.payloads import KafkaPayloads
-    from pipelines.poison_retry import find
-    from pipelines.records import Records
+    from pipelines.kafka.payloads import KafkaPayloads
+    from pipelines.kafka.records import Records
+    from pipelines.replay.poison_retry import find
 
     settings = configuration(config)
     _quiet()

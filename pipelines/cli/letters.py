@@ -97,7 +97,7 @@ def poison_json(row: PoisonRow) -> dict[str, Any]:
 
 def work_lines(row: Any) -> Iterator[tuple[str, str]]:
     """All that is known of a parked piece of work, as (what, text)."""
-    from pipelines.failure_policy import POLICIES
+    from pipelines.failures.policy import POLICIES
 
     yield "scenario", f"{row.scenario} {row.scenario_version}"
     yield "class", row.error_class or "none"

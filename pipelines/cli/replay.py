@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipelines.config import Config
     from pipelines.dispatcher.matching import Reader
     from pipelines.ledger import Ledger
-    from pipelines.replay import Replayed
+    from pipelines.replay.replay import Replayed
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _AGO = re.compile(r"(\d{1,6})([mhd])")
@@ -111,9 +111,9 @@ async def _replay(
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from pipelines.payloads import KafkaPayloads
-    from pipelines.replay import Replay
-    from pipelines.restoring import Restorer
+    from pipelines.kafka.payloads import KafkaPayloads
+    from pipelines.replay.replay import Replay
+    from pipelines.replay.restoring import Restorer
 
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TextColumn("events"), TimeElapsedColumn())
     async with AsyncExitStack() as closing:

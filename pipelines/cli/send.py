@@ -13,8 +13,8 @@ from pipelines.cli.configuration import configuration
 from pipelines.cli.up import STATE
 
 if TYPE_CHECKING:
+    from pipelines.cli.sender import Sent
     from pipelines.config import Config
-    from pipelines.sender import Sent
 
 _SHOWN = 20
 
@@ -70,7 +70,7 @@ def _post(settings: Config, files: list[Path], name: str, *, as_json: bool) -> N
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from pipelines.sender import send_files
+    from pipelines.cli.sender import send_files
 
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TextColumn("taken"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=as_json) as bar:

@@ -22,7 +22,7 @@ from pipelines.errors import LedgerError
 if TYPE_CHECKING:
     from rich.console import Console, Group
 
-    from pipelines.watching import Sight, Watch
+    from pipelines.cli.watching import Sight, Watch
 
 #: Seconds that a single look waits for Kafka to say how far the dispatcher is behind.
 _PATIENCE = 6.0
@@ -44,7 +44,7 @@ def top(
 
       careloom top --once --json | jq '.scenarios[] | select(.parked > 0)'
     """
-    from pipelines.watching import Watch
+    from pipelines.cli.watching import Watch
     from plugins import manager
 
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # that it is away is shown as "lag ?"
@@ -222,7 +222,7 @@ def _troubles(sight: Sight) -> Iterator[Any]:
 def _waits(sight: Sight) -> Iterator[Any]:
     from rich.text import Text
 
-    from pipelines.waterfall import WAITS
+    from pipelines.cli.waterfall import WAITS
 
     for wait in sorted(sight.now.waits, key=lambda wait: -wait.items):
         why = " ".join(part for part in (wait.what, WAITS.get(wait.why.value, wait.why.value)) if part)

@@ -18,8 +18,8 @@ from pipelines.cli.ledger_of import engine_of
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from pipelines.cli.waterfall import Hop
     from pipelines.ledger.journey import Journey, Way
-    from pipelines.waterfall import Hop
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 #: Events that are listed when a name means several.
@@ -118,7 +118,7 @@ def _show(journey: Journey, scenario: str, airflow: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from pipelines.waterfall import hops
+    from pipelines.cli.waterfall import hops
 
     console = Console(highlight=False)
     console.print(f"event {journey.event_id}", style="bold")
@@ -173,7 +173,7 @@ def _url(airflow: str, scenario: str, run_id: str) -> str:
 
 
 def _plain(journey: Journey, scenario: str, airflow: str) -> dict[str, Any]:
-    from pipelines.waterfall import hops
+    from pipelines.cli.waterfall import hops
 
     return {
         "event_id": journey.event_id,

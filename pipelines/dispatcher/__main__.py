@@ -11,9 +11,8 @@ from contextlib import suppress
 from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
-from pipelines import tracing
-from pipelines.airflow_api import AirflowApi
 from pipelines.config import Config, load
+from pipelines.dispatcher.airflow_api import AirflowApi
 from pipelines.dispatcher.backoff import Backoff, Holds
 from pipelines.dispatcher.batches import Batches
 from pipelines.dispatcher.intake import Intake
@@ -22,11 +21,12 @@ from pipelines.dispatcher.pressure import Pressure
 from pipelines.dispatcher.reaper import Reaper
 from pipelines.dispatcher.standing import Standing
 from pipelines.errors import ConfigError
-from pipelines.failure_policy import Pace, Trouble, pace_of
+from pipelines.failures.policy import Pace, Trouble, pace_of
 from pipelines.ledger import Ledger, engine
-from pipelines.log_lines import set_up
 from pipelines.models.admission import Room
 from pipelines.process import run_threads, stop_at_signals
+from pipelines.telemetry import tracing
+from pipelines.telemetry.log_lines import set_up
 from plugins import manager
 
 log = logging.getLogger("pipelines.dispatcher")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from pipelines.failure_policy import Pace
+from pipelines.failures.policy import Pace
 
 
 class Backoff:

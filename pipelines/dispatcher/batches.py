@@ -17,22 +17,22 @@ from sqlalchemy.exc import SQLAlchemyError
 from fhir_adapters.trace_context import parse
 from monitoring import metrics
 from monitoring.metrics import PostOutcome
-from pipelines import tracing
-from pipelines.airflow_api import AirflowApi, Triggered
-from pipelines.breaker import AIRFLOW
 from pipelines.config import Dispatcher
+from pipelines.dispatcher.airflow_api import AirflowApi, Triggered
 from pipelines.dispatcher.backoff import Backoff, Holds
 from pipelines.dispatcher.pressure import Pressure
 from pipelines.dispatcher.standing import Standing
 from pipelines.dispatcher.watched import Watched
 from pipelines.errors import AirflowError, AirflowUnavailable
 from pipelines.fail_points import fail_point
-from pipelines.failure_policy import Trouble
+from pipelines.failures.dependencies import AIRFLOW
+from pipelines.failures.policy import Trouble
 from pipelines.ledger import Ledger, Run
 from pipelines.ledger.holdups import Holdup, Holdups
 from pipelines.ledger.rows import Backlog
 from pipelines.models.admission import Room
 from pipelines.process import describe
+from pipelines.telemetry import tracing
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 from kafka import KafkaConsumer
 
 from pipelines.config import Config
-from pipelines.header_names import mend_header_names
+from pipelines.kafka.header_names import mend_header_names
 
 #: Records a batch, and bytes that are fetched ahead: what bounds this process's memory.
 BATCH = 500

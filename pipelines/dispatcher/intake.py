@@ -16,10 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
 from monitoring.metrics import RecordOutcome
-from pipelines import tracing
-from pipelines.breaker import KAFKA
 from pipelines.config import Config
-from pipelines.dead_letter_topic import DeadLetterTopic
 from pipelines.dispatcher import unreadable
 from pipelines.dispatcher.backoff import Backoff
 from pipelines.dispatcher.matching import Reader
@@ -30,10 +27,13 @@ from pipelines.dispatcher.watched import Watched
 from pipelines.dispatcher.writing import Writing
 from pipelines.errors import CareloomError
 from pipelines.fail_points import fail_point
-from pipelines.failure_policy import Trouble
+from pipelines.failures.dependencies import KAFKA
+from pipelines.failures.policy import Trouble
+from pipelines.kafka.dead_letter_topic import DeadLetterTopic
+from pipelines.kafka.topics import ensure_topic
 from pipelines.ledger import Incoming, Ledger, Recorded
 from pipelines.process import describe
-from pipelines.topics import ensure_topic
+from pipelines.telemetry import tracing
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ import orjson
 from fhir_adapters.approval import APPROVE
 from fhir_adapters.decision import decision_of, is_ours
 from fhir_adapters.errors import AdapterError
-from pipelines.envelope import NotAnEvent, record_time, unpack
 from pipelines.errors import PoisonReason
+from pipelines.kafka.envelope import NotAnEvent, record_time, unpack
+from pipelines.kafka.records import KafkaRecord
 from pipelines.ledger import Decision, EventRow, Incoming, Match, Poison, Position
-from pipelines.records import KafkaRecord
 from plugins.matching import Matcher
 from plugins.scenario import Scenario
 

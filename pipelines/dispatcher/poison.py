@@ -17,13 +17,13 @@ from typing import Protocol
 
 from monitoring import metrics
 from monitoring.metrics import CopyOutcome
-from pipelines.dead_letter_topic import CopyRefused
 from pipelines.dispatcher.backoff import Backoff
 from pipelines.errors import PoisonReason
 from pipelines.fail_points import fail_point
+from pipelines.kafka.dead_letter_topic import CopyRefused
+from pipelines.kafka.records import KafkaRecord
+from pipelines.kafka.topics import BrokerUnavailable
 from pipelines.ledger import Incoming, Position
-from pipelines.records import KafkaRecord
-from pipelines.topics import BrokerUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ PATIENCE = 30.0
 
 
 class Copies(Protocol):
-    """Where copies go: `pipelines.dead_letter_topic.DeadLetterTopic`, and a fake in tests."""
+    """Where copies go: `pipelines.kafka.dead_letter_topic.DeadLetterTopic`, and a fake in tests."""
 
     def copy(self, records: Sequence[tuple[KafkaRecord, PoisonReason]]) -> list[Position]:
         """See `DeadLetterTopic.copy`."""

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring import metrics
 from monitoring.metrics import PostOutcome
-from pipelines.airflow_api import AirflowApi
+from pipelines.dispatcher.airflow_api import AirflowApi
 from pipelines.dispatcher.backoff import Holds
 from pipelines.errors import AirflowError, AirflowUnavailable
 from pipelines.ledger import Ledger, Run

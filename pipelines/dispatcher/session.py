@@ -15,10 +15,10 @@ from monitoring import metrics
 from pipelines.config import Config
 from pipelines.dispatcher.consumer import ANSWER_MS, BATCH, connect
 from pipelines.dispatcher.positions import Epochs, Extent, start
+from pipelines.kafka.records import KafkaRecord
+from pipelines.kafka.topics import BrokerUnavailable
 from pipelines.ledger import Incoming, Ledger
 from pipelines.ledger.rows import Standing
-from pipelines.records import KafkaRecord
-from pipelines.topics import BrokerUnavailable
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import CorruptRecordError, KafkaTimeoutError
 
 from pipelines.config import Kafka
-from pipelines.header_names import mend_header_names
+from pipelines.kafka.header_names import mend_header_names
 from pipelines.ledger import Position
 
 #: Offsets found at once, over all partitions; what is behind them is found the next time.

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipelines.failure_policy import Trouble
+from pipelines.failures.policy import Trouble
 from pipelines.ledger import Ledger
 
 
@@ -17,7 +17,7 @@ class Watched:
 
     Args:
         ledger: has the breakers.
-        dependency: its name, see `pipelines.breaker`.
+        dependency: its name, see `pipelines.failures.dependencies`.
         trouble: what its failure means.
     """
 

@@ -11,10 +11,10 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 from pipelines.dispatcher.backoff import Backoff
 from pipelines.dispatcher.poison import PoisonBox
 from pipelines.dispatcher.positions import Epochs
-from pipelines.envelope import record_time
 from pipelines.errors import PoisonReason
+from pipelines.kafka.envelope import record_time
+from pipelines.kafka.records import KafkaRecord
 from pipelines.ledger import Incoming, Ledger, Poison, Recorded
-from pipelines.records import KafkaRecord
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import uvicorn
 
-from pipelines import tracing
 from pipelines.config import Config, load
 from pipelines.errors import ConfigError
 from pipelines.gateway.app import create_app
-from pipelines.log_lines import set_up
+from pipelines.telemetry import tracing
+from pipelines.telemetry.log_lines import set_up
 from plugins.manager import load as load_plugins
 from plugins.matching import Matcher
 

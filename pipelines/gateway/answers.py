@@ -19,10 +19,10 @@ from fhir_adapters.operation_outcome import of_problems, of_refusal, outcome
 from monitoring.metrics import Refusal
 from pipelines.errors import LedgerError
 from pipelines.gateway.errors import GatewayRefusal
-from pipelines.producer import RecordTooLarge
-from pipelines.reconcile import NotBegun
-from pipelines.submission import ResourceInvalid
-from pipelines.topics import BrokerUnavailable, TopicUnusable
+from pipelines.gateway.reconcile import NotBegun
+from pipelines.gateway.submission import ResourceInvalid
+from pipelines.kafka.producer import RecordTooLarge
+from pipelines.kafka.topics import BrokerUnavailable, TopicUnusable
 
 MEDIA_TYPE = "application/fhir+json"
 

@@ -13,18 +13,18 @@ from starlette.types import ASGIApp
 from fhir_adapters.wire import Limits
 from monitoring.metrics import expect_sources
 from pipelines.config import Config
-from pipelines.event_numbers import EventNumbers
 from pipelines.gateway.authentication import Doorkeeper
 from pipelines.gateway.endpoints import BODY_TIMEOUT, Endpoints, method_not_allowed, nothing_here
+from pipelines.gateway.event_numbers import EventNumbers
 from pipelines.gateway.health import Health
+from pipelines.gateway.hospital import Hospital, hospitals
 from pipelines.gateway.reception import Reception
+from pipelines.gateway.reconcile import Reconciler
+from pipelines.gateway.submission import Sink, Submission
 from pipelines.gateway.upkeep import Upkeep
-from pipelines.hospital import Hospital, hospitals
+from pipelines.kafka.producer import Producer
 from pipelines.ledger import Ledger, engine
-from pipelines.log_context import hush
-from pipelines.producer import Producer
-from pipelines.reconcile import Reconciler
-from pipelines.submission import Sink, Submission
+from pipelines.telemetry.log_context import hush
 
 
 def create_app(

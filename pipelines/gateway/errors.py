@@ -8,7 +8,7 @@
     ├── NoWayToRead       422  an id-only or empty notification of a source that has no base_url
     └── Overloaded        503  too many requests are under way already
 
-What `fhir_adapters`, `pipelines.submission`, `pipelines.producer` and `pipelines.reconcile` raise is answered as
+What `fhir_adapters`, `pipelines.kafka.producer`, and `submission` and `reconcile` here raise is answered as
 `pipelines.gateway.answers` lists it.
 """
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from pipelines.gateway.submission import Sink
 from pipelines.ledger import Ledger
-from pipelines.submission import Sink
 
 Part = Literal["up", "down"]
 

@@ -18,13 +18,13 @@ from fhir_adapters.trace_context import TraceContext, parse
 from fhir_adapters.wire import Limits
 from monitoring.metrics import Way
 from pipelines.config import Source
-from pipelines.event_numbers import EventNumbers
 from pipelines.fail_points import fail_point
 from pipelines.gateway.errors import NoWayToRead
+from pipelines.gateway.event_numbers import EventNumbers
+from pipelines.gateway.hospital import Hospital
 from pipelines.gateway.log import place
-from pipelines.hospital import Hospital
-from pipelines.reconcile import Reconciler
-from pipelines.submission import Submission
+from pipelines.gateway.reconcile import Reconciler
+from pipelines.gateway.submission import Submission
 
 log = logging.getLogger(__name__)
 

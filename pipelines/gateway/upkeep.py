@@ -12,14 +12,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fhir_adapters.errors import FhirServerError
 from pipelines.config import Config, Source
-from pipelines.event_numbers import EventNumbers
-from pipelines.failure_policy import Pace
+from pipelines.failures.policy import Pace
+from pipelines.gateway.event_numbers import EventNumbers
+from pipelines.gateway.hospital import Hospital
 from pipelines.gateway.log import place
-from pipelines.hospital import Hospital
-from pipelines.reconcile import Reconciler
-from pipelines.single_owner import SingleOwner
-from pipelines.submission import Sink
-from pipelines.topics import BrokerUnavailable, TopicUnusable
+from pipelines.gateway.reconcile import Reconciler
+from pipelines.gateway.single_owner import SingleOwner
+from pipelines.gateway.submission import Sink
+from pipelines.kafka.topics import BrokerUnavailable, TopicUnusable
 
 log = logging.getLogger(__name__)
 

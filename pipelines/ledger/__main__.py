@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pipelines.config import load
 from pipelines.errors import ConfigError
 from pipelines.ledger import migrate
-from pipelines.log_lines import set_up
+from pipelines.telemetry.log_lines import set_up
 
 log = logging.getLogger("pipelines.ledger")
 

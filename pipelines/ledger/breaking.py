@@ -5,7 +5,7 @@
                 └───────────┘                       the one that tries failed as well
 
 Tasks are short-lived processes, so the state lives here. A closed breaker costs nothing: who uses the dependency keeps
-a copy for a second (`pipelines.breaker`).
+a copy for a second (`pipelines.runner.breaker`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from sqlalchemy import Connection, text
 
-from pipelines.failure_policy import BREAKS_AFTER
+from pipelines.failures.policy import BREAKS_AFTER
 from pipelines.ledger.verbs import Verbs
 
 #: Seconds that the one that tries has, when its run does not end before: a model's longest answer and some more.
@@ -37,7 +37,7 @@ class Breaker:
     """What is known of one dependency.
 
     Attributes:
-        dependency: its name, see `pipelines.breaker`.
+        dependency: its name, see `pipelines.failures.dependencies`.
         failures: in a row, since its last success.
         error_class: of the last failure; None after a success.
         opened_at: since when it counts as down.

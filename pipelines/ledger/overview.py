@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
-from pipelines.breaker import AIRFLOW
+from pipelines.failures.dependencies import AIRFLOW
 from pipelines.ledger import counting_queries, overview_queries
 from pipelines.ledger.breaking import Breaker, BreakerState, all_breakers
 from pipelines.ledger.snapshot import OpenWork, open_work_of

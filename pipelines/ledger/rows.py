@@ -257,7 +257,7 @@ class Inference:
     """What a model's answer became, ready to be written.
 
     Attributes:
-        drafts: JSON-able outbox content, as `pipelines.write_back` takes it.
+        drafts: JSON-able outbox content, as `pipelines.runner.write_back` takes it.
         times: hop -> time (context_at, answered_at, guarded_at).
         model: name of what answered; of a panel all names, joined by "+".
         model_version: of its weights; of a panel of each.

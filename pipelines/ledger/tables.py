@@ -301,7 +301,7 @@ disclosures = Table(
     Column("at", _TIME, nullable=False),
 )
 
-#: What is known of each dependency: one row as soon as it was needed (`pipelines.breaker`).
+#: What is known of each dependency: one row as soon as it was needed (`pipelines.runner.breaker`).
 breakers = Table(
     "breakers",
     metadata,

@@ -1,8 +1,8 @@
 """The journal of a row: one entry for each try that ended, written by the statement that ends it.
 
 An entry is JSON: "run", "end" (see `End`), "to" (milliseconds since 1970, by the database's clock), and where they are
-known "ms" (how long the try went), "steps" (`pipelines.steps`), "class" of a failure, "for" what it waits. Nothing of a
-patient stands in it, and no text.
+known "ms" (how long the try went), "steps" (`telemetry.steps`), "class" of a failure, "for" what it waits. Nothing
+of a patient stands in it, and no text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, text
 
 from pipelines.ledger.rows import WorkItem
-from pipelines.steps import tell
+from pipelines.telemetry.steps import tell
 
 #: Entries kept: the first, and the last ones.
 KEPT = 40

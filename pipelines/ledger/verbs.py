@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from sqlalchemy import Engine
 
-from pipelines.failure_policy import USUAL, Pace
+from pipelines.failures.policy import USUAL, Pace
 
 
 class Verbs:
-    """Of one ledger; each in one short transaction. What a failure means is told by `pipelines.failure_policy`.
+    """Of one ledger; each in one short transaction. What a failure means is told by `pipelines.failures.policy`.
 
     Args:
         engine: from `pipelines.ledger.engine`.

@@ -11,9 +11,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Update, func, literal, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 
-from pipelines import steps
 from pipelines.errors import IllegalMove, LeaseLost, StepFailed, Waits
-from pipelines.failure_policy import POLICIES, Feeds, Policy
+from pipelines.failures.policy import POLICIES, Feeds, Policy
 from pipelines.ledger import run_queries, taking_queries, version_queries
 from pipelines.ledger.breaking import Breaker, BreakerState, Breaking
 from pipelines.ledger.moves import INFERRED, WRITTEN, of_inference, of_row, of_written
@@ -23,6 +22,7 @@ from pipelines.ledger.states import State, sources_of
 from pipelines.ledger.tables import work
 from pipelines.ledger.tallying import alone, with_earlier
 from pipelines.ledger.tries import End, entry, tried
+from pipelines.telemetry import steps
 
 
 class Working(Breaking, OnWire):
@@ -142,8 +142,8 @@ class Working(Breaking, OnWire):
     def failed(self, item: WorkItem, failure: StepFailed, *, dependency: str | None = None) -> State:
         """A try failed: the row waits for another, or is parked when it cannot succeed. Returns its new state.
 
-        What that means is told by `pipelines.failure_policy`. Drafts that were computed are kept: only their writing is
-        tried again.
+        What that means is told by `pipelines.failures.policy`. Drafts that were computed are kept: only their writing
+        is tried again.
 
         Args:
             item: the row.

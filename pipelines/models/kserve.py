@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from pipelines.errors import ErrorClass, StepFailed
-from pipelines.failure_policy import Pace
+from pipelines.failures.policy import Pace
 from pipelines.models.server import ModelServer, unavailable
 from pipelines.models.settings import Model
 from plugins.model_backend import ChatAnswer, ChatRequest

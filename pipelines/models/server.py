@@ -15,7 +15,7 @@ import aiohttp
 
 from fhir_adapters.trace_context import outgoing
 from pipelines.errors import ErrorClass, StepFailed
-from pipelines.failure_policy import Pace, Trouble, pace_of
+from pipelines.failures.policy import Pace, Trouble, pace_of
 from pipelines.models.settings import Model
 
 _T = TypeVar("_T")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipelines.config import Config, load
 from pipelines.errors import StackError
-from pipelines.lag import lag_of
+from pipelines.kafka.lag import lag_of
 from pipelines.stack import record
 from pipelines.stack.processes import alive
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
-from pipelines.airflow_api import AirflowApi
+from pipelines.dispatcher.airflow_api import AirflowApi
 from tests.bench.accounting import Meter
 from tests.bench.figures import Result, Say, main, percentile
 from tests.bench.house import HOPS, House, Row, appointments

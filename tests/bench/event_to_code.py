@@ -29,7 +29,7 @@ from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient, NewTopic
 
 from fhir_adapters.intake import take
-from pipelines.envelope import pack
+from pipelines.kafka.envelope import pack
 from pipelines.stack.environment import Stack
 from tests.bench import tools
 from tests.bench.figures import Result, Say, main, percentile

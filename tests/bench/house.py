@@ -18,8 +18,8 @@ import aiohttp
 import orjson
 import psycopg
 
-from pipelines.airflow_api import AirflowApi
 from pipelines.config import load
+from pipelines.dispatcher.airflow_api import AirflowApi
 from pipelines.errors import AirflowError
 from pipelines.ledger import Ledger, engine
 from pipelines.stack import ports, record

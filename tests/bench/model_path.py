@@ -24,12 +24,12 @@ from typing import Any
 import aiohttp
 import orjson
 
-from pipelines.asking import Asking, Spent
 from pipelines.config import load
 from pipelines.demo.hospital import patients
 from pipelines.errors import StepFailed
 from pipelines.models.fleet import Fleet
 from pipelines.models.openai_chat import body
+from pipelines.runner.asking import Asking, Spent
 from pipelines.stack import vllm
 from pipelines.stack.environment import Stack
 from plugins.manager import load as load_plugins

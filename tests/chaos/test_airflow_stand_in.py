@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.airflow_api import AirflowApi, Triggered
 from pipelines.config import Airflow
+from pipelines.dispatcher.airflow_api import AirflowApi, Triggered
 from pipelines.errors import AirflowError, AirflowUnavailable
 
 DAG = "in_visit.probe"

@@ -15,7 +15,7 @@ from options import Options
 from trial import trial
 
 from fhir_adapters.event import ClinicalEvent
-from pipelines.envelope import pack
+from pipelines.kafka.envelope import pack
 
 
 def thrice(house: House, options: Options) -> Iterator[Outcome]:

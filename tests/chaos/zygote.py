@@ -24,15 +24,16 @@ from forks import ALL_FAILED, BROKEN, DONE
 import pipelines.dispatcher.__main__ as dispatcher
 import pipelines.gateway.__main__ as gateway
 from fhir_adapters.validate import problems
-from pipelines import fail_points, runner
+from pipelines import fail_points
+from pipelines.runner import carry as runner
 from plugins import manager
 from plugins.matching import Matcher
 
 # what tasks import when they run: a parent that has it already is what makes the forks cheap
 for _module in (
-    "aiohttp", "fhir_adapters.fhir_client", "kafka", "pipelines.inference", "pipelines.ledger",
-    "pipelines.models.openai_chat", "pipelines.payloads", "pipelines.sources", "pipelines.staying",
-    "pipelines.write_back", "psycopg", "sqlalchemy.dialects.postgresql.psycopg", "uvicorn.lifespan.on",
+    "aiohttp", "fhir_adapters.fhir_client", "kafka", "pipelines.runner.inference", "pipelines.ledger",
+    "pipelines.models.openai_chat", "pipelines.kafka.payloads", "pipelines.runner.sources", "pipelines.runner.staying",
+    "pipelines.runner.write_back", "psycopg", "sqlalchemy.dialects.postgresql.psycopg", "uvicorn.lifespan.on",
     "uvicorn.loops.auto", "uvicorn.protocols.http.auto",
 ):  # fmt: skip
     importlib.import_module(_module)

@@ -13,12 +13,12 @@ from click.testing import Result
 from sqlalchemy import Engine
 from typer.testing import CliRunner
 
-from pipelines.asking import Said
 from pipelines.cli.app import build
 from pipelines.errors import ConfigError
-from pipelines.inference import _author
 from pipelines.ledger import Ledger
 from pipelines.models.settings import Model
+from pipelines.runner.asking import Said
+from pipelines.runner.inference import _author
 from tests.least_config import write_least_config
 
 TOKEN = "s3cret-bearer"

@@ -21,10 +21,10 @@ from rich.console import Console
 from sqlalchemy import Engine, text
 
 from pipelines.cli.top import plain, screen
+from pipelines.cli.watching import Sight, Watch
 from pipelines.config import Config, load
 from pipelines.errors import ErrorClass, LedgerError, StepFailed
 from pipelines.ledger import EventRow, Incoming, Inference, Ledger, Match, Position, Written
-from pipelines.watching import Sight, Watch
 from plugins import manager
 from tests.canary import CANARY
 from tests.least_config import write_least_config

@@ -90,7 +90,7 @@ def test_each_installed_scenario_has_a_dag_and_a_broken_plugin_takes_none_away(p
 _CALL = """
 import json, sys, types
 from airflow.dag_processing.dagbag import DagBag
-from pipelines import runner
+from pipelines.runner import carry as runner
 bag = DagBag(sys.argv[1])
 carry = bag.dags["pre_visit.fake"].get_task("carry")
 context = {"dag_run": types.SimpleNamespace(run_id="r1")}

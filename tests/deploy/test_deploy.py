@@ -19,9 +19,9 @@ import yaml
 
 from pipelines.config import Config, load
 from pipelines.gateway.endpoints import Endpoints
+from pipelines.kafka.topics import wanted_settings
 from pipelines.stack.airflow import POOL
 from pipelines.stack.statsd import MAPPING, airflow_settings
-from pipelines.topics import wanted_settings
 from tests.scale_out.parts import celery_settings
 
 PROJECT = Path(__file__).parents[2]

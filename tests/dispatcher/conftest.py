@@ -24,9 +24,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fhir_adapters.event import ClinicalEvent
-from pipelines.airflow_api import AirflowApi
 from pipelines.config import Airflow, Config
-from pipelines.envelope import pack
+from pipelines.dispatcher.airflow_api import AirflowApi
+from pipelines.kafka.envelope import pack
 from pipelines.ledger import EventRow, Incoming, Inference, Ledger, Match, Position, Written
 from pipelines.stack import kafka, settings
 from plugins import manager
@@ -244,7 +244,7 @@ def send(config: Config) -> Iterator[Callable[..., None]]:
     """Sends finished Encounters: `send(10)`, `send(10, first=5)`; each is one event of one of seven patients."""
     from kafka import KafkaProducer
 
-    from pipelines.topics import ensure_topic
+    from pipelines.kafka.topics import ensure_topic
 
     ensure_topic(config)
     producer = KafkaProducer(bootstrap_servers=config.kafka.bootstrap, acks="all")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.airflow_api import AirflowApi
 from pipelines.config import Dispatcher
+from pipelines.dispatcher.airflow_api import AirflowApi
 from pipelines.dispatcher.backoff import Backoff, Holds
 from pipelines.dispatcher.batches import Batches
 from pipelines.dispatcher.pressure import Pressure

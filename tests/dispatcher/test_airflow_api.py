@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.airflow_api import AirflowApi, Triggered
 from pipelines.config import Airflow
+from pipelines.dispatcher.airflow_api import AirflowApi, Triggered
 from pipelines.errors import AirflowError, AirflowUnavailable
 from tests.dispatcher.parts import NOTE
 

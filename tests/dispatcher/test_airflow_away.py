@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.airflow_api import AirflowApi
+from pipelines.dispatcher.airflow_api import AirflowApi
 from pipelines.dispatcher.backoff import Backoff
 from pipelines.errors import AirflowUnavailable
 from pipelines.ledger import Ledger, State

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy import Engine, text
 
-from pipelines.airflow_api import AirflowApi
+from pipelines.dispatcher.airflow_api import AirflowApi
 from pipelines.ledger import Ledger
 from tests.dispatcher.parts import batches
 

@@ -17,15 +17,15 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from pipelines.config import Config
-from pipelines.dead_letter_topic import DeadLetterTopic, original
 from pipelines.dispatcher.backoff import Backoff
 from pipelines.dispatcher.intake import Intake
 from pipelines.dispatcher.matching import Reader
 from pipelines.dispatcher.pressure import Pressure
 from pipelines.errors import CareloomError, PoisonReason
+from pipelines.kafka.dead_letter_topic import DeadLetterTopic, original
+from pipelines.kafka.records import RawRecord, Records
 from pipelines.ledger import Ledger, Match, Position
-from pipelines.poison_retry import Outcome, again, find
-from pipelines.records import RawRecord, Records
+from pipelines.replay.poison_retry import Outcome, again, find
 from pipelines.stack.settings import toml
 
 pytestmark = pytest.mark.stack
@@ -58,7 +58,7 @@ def records(config: Config) -> Iterator[Records]:
 @pytest.fixture
 def raw(config: Config) -> Iterator[Callable[..., None]]:
     """Writes records as they are: `raw(value=b"{", key=None, headers=[])`."""
-    from pipelines.topics import ensure_topic
+    from pipelines.kafka.topics import ensure_topic
 
     ensure_topic(config)
     producer = KafkaProducer(bootstrap_servers=config.kafka.bootstrap, acks="all")
@@ -153,7 +153,7 @@ def test_what_is_no_copy_of_ours_is_told_so():
 
 
 def test_a_broker_that_is_not_there_is_said_to_be_away(config: Config):
-    from pipelines.topics import BrokerUnavailable
+    from pipelines.kafka.topics import BrokerUnavailable
 
     kafka = config.kafka.model_copy(update={"bootstrap": "127.0.0.1:9"})
     topic = DeadLetterTopic(config.model_copy(update={"kafka": kafka}), timeout=1.0)
@@ -199,7 +199,7 @@ def test_poison_that_can_be_read_now_becomes_an_event_whose_bytes_are_where_it_s
 def test_where_retention_took_the_record_its_copy_is_read_and_the_payload_comes_from_there(
     config: Config, ledger: Ledger, send, until, records: Records
 ):
-    from pipelines.payloads import KafkaPayloads
+    from pipelines.kafka.payloads import KafkaPayloads
 
     with reading(config, ledger):
         send(1, raw=b"{")

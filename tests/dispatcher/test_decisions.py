@@ -15,7 +15,7 @@ from fhir_adapters.approval import TASK_CODE
 from fhir_adapters.drafts import AI_LABEL, DRAFT_SYSTEM
 from fhir_adapters.event import ClinicalEvent
 from pipelines.dispatcher.matching import Reader
-from pipelines.envelope import pack
+from pipelines.kafka.envelope import pack
 from pipelines.ledger import Inference, Ledger, Match, Written
 from tests.canary import CANARY
 

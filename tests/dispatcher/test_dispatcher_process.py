@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from pipelines.airflow_api import AirflowApi
 from pipelines.config import Config
+from pipelines.dispatcher.airflow_api import AirflowApi
 from pipelines.dispatcher.backoff import Backoff, Holds
 from pipelines.dispatcher.batches import Batches
 from pipelines.dispatcher.pressure import Pressure

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
-from pipelines.header_names import mend_header_names
+from pipelines.kafka.header_names import mend_header_names
 
 
 class Name(str):

@@ -276,7 +276,7 @@ def test_records_that_retention_took_are_counted_as_missing(config: Config, ledg
 def _make_anew(config: Config) -> None:
     import time
 
-    from pipelines.topics import ensure_topic
+    from pipelines.kafka.topics import ensure_topic
 
     admin = KafkaAdminClient(bootstrap_servers=config.kafka.bootstrap)
     admin.delete_topics([config.kafka.topic])

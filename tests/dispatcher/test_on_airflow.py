@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.airflow_api import AirflowApi, Triggered
 from pipelines.config import Airflow, Config, load
+from pipelines.dispatcher.airflow_api import AirflowApi, Triggered
 from pipelines.errors import AirflowError, AirflowUnavailable
 from pipelines.ledger import Ledger, engine
 from pipelines.stack.environment import Stack
@@ -28,7 +28,7 @@ import logging
 import time
 from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
-from pipelines.log_lines import be_discreet
+from pipelines.telemetry.log_lines import be_discreet
 
 class Note(BaseOperator):
     def execute(self, context):

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from monitoring import metrics
-from pipelines.dead_letter_topic import CopyRefused
 from pipelines.dispatcher.backoff import Backoff
 from pipelines.dispatcher.poison import PoisonBox
 from pipelines.errors import PoisonReason
+from pipelines.kafka.dead_letter_topic import CopyRefused
+from pipelines.kafka.records import RawRecord
+from pipelines.kafka.topics import BrokerUnavailable
 from pipelines.ledger import EventRow, Incoming, Poison, Position
-from pipelines.records import RawRecord
-from pipelines.topics import BrokerUnavailable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -9,8 +9,8 @@ import threading
 import pytest
 
 from pipelines.errors import LedgerError
-from pipelines.log_lines import JsonLines
 from pipelines.process import describe, run_threads
+from pipelines.telemetry.log_lines import JsonLines
 
 CANARY = "王小明"
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fhir_adapters.decision import Verdict
 from fhir_adapters.event import ClinicalEvent
 from pipelines.dispatcher.matching import Reader
-from pipelines.envelope import pack
+from pipelines.kafka.envelope import pack
 from pipelines.ledger import Decision, Incoming, Match
 
 MATCH = Match("in_visit.note", "1", "in_visit")

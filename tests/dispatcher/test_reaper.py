@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Engine, text
 
-from pipelines.airflow_api import AirflowApi
+from pipelines.dispatcher.airflow_api import AirflowApi
 from pipelines.dispatcher.backoff import Holds
 from pipelines.ledger import Ledger, State
 from tests.dispatcher.parts import NOTE, batches, reaper

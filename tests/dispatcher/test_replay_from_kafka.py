@@ -26,11 +26,11 @@ from pipelines.dispatcher.intake import Intake
 from pipelines.dispatcher.matching import reader_of
 from pipelines.dispatcher.pressure import Pressure
 from pipelines.errors import ErrorClass, StepFailed
+from pipelines.gateway.submission import Submission
+from pipelines.kafka.payloads import KafkaPayloads
+from pipelines.kafka.producer import Producer
 from pipelines.ledger import Inference, Ledger, State, Written
-from pipelines.payloads import KafkaPayloads
-from pipelines.producer import Producer
 from pipelines.stack.settings import toml
-from pipelines.submission import Submission
 from plugins.manager import load
 
 pytestmark = pytest.mark.stack

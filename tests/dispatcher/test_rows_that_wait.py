@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.airflow_api import AirflowApi
 from pipelines.config import Dispatcher
+from pipelines.dispatcher.airflow_api import AirflowApi
 from pipelines.dispatcher.backoff import Backoff, Holds
 from pipelines.dispatcher.batches import Batches
 from pipelines.dispatcher.pressure import Pressure

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from monitoring import metrics
-from pipelines.airflow_api import AirflowApi
+from pipelines.dispatcher.airflow_api import AirflowApi
 from pipelines.dispatcher.backoff import Holds
 from pipelines.dispatcher.batches import Batches
 from pipelines.dispatcher.reaper import Reaper

@@ -24,9 +24,9 @@ from pipelines.dispatcher.intake import Intake
 from pipelines.dispatcher.matching import Reader
 from pipelines.dispatcher.pressure import Pressure
 from pipelines.dispatcher.session import Session
+from pipelines.kafka.topics import ensure_topic
 from pipelines.ledger import Incoming, Ledger, Match, Recorded, State
 from pipelines.stack.settings import toml
-from pipelines.topics import ensure_topic
 
 pytestmark = pytest.mark.stack
 

@@ -20,12 +20,12 @@ from pipelines.dispatcher.backoff import Backoff
 from pipelines.dispatcher.intake import Intake
 from pipelines.dispatcher.matching import Reader
 from pipelines.dispatcher.pressure import Pressure
-from pipelines.envelope import pack
+from pipelines.kafka.envelope import pack
+from pipelines.kafka.payloads import KafkaPayloads
+from pipelines.kafka.records import Records
+from pipelines.kafka.topics import ensure_topic
 from pipelines.ledger import Ledger, Match, Position
-from pipelines.payloads import KafkaPayloads
-from pipelines.poison_retry import Outcome, again
-from pipelines.records import Records
-from pipelines.topics import ensure_topic
+from pipelines.replay.poison_retry import Outcome, again
 
 pytestmark = pytest.mark.stack
 

@@ -16,7 +16,7 @@ from fhir_adapters.errors import FhirConflict, FhirNotFound
 from fhir_adapters.fhir_client import FhirClient
 from fhir_adapters.provenance import Author, Origin
 from fhir_adapters.subscribe import ensure_subscriptions
-from pipelines.recognition import written_before
+from pipelines.runner.recognition import written_before
 
 pytestmark = pytest.mark.stack
 

@@ -17,8 +17,8 @@ from fhir_adapters.event import ClinicalEvent
 from fhir_adapters.notification import Pointer
 from fhir_adapters.resource_event import Sender, deleted, written
 from pipelines.config import Config
-from pipelines.envelope import Envelope
 from pipelines.gateway import create_app
+from pipelines.kafka.envelope import Envelope
 from pipelines.ledger import Position, engine
 
 TOKEN = "a-token-for-tests"

@@ -9,7 +9,7 @@ import pytest
 
 from fhir_adapters.notification import Announced, Kind, Notification
 from monitoring.metrics import EVENT_NUMBER_GAPS, EVENTS_MISSED
-from pipelines.event_numbers import EventNumbers
+from pipelines.gateway.event_numbers import EventNumbers
 from pipelines.ledger import Ledger
 
 

@@ -13,10 +13,10 @@ import pytest
 
 from fhir_adapters.errors import FhirUnavailable
 from fhir_adapters.trace_context import parse
-from pipelines.envelope import unpack
 from pipelines.gateway import create_app
+from pipelines.kafka.envelope import unpack
+from pipelines.kafka.topics import BrokerUnavailable
 from pipelines.ledger import Ledger, Position
-from pipelines.topics import BrokerUnavailable
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 FOLDERS = {"subscription-r4-backport": "R4", "subscription-r4b": "R4B", "subscription-r5": "R5"}

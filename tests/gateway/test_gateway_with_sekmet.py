@@ -19,10 +19,10 @@ import pytest
 
 from fhir_adapters.notification import Pointer
 from fhir_adapters.wire import Limits
-from pipelines import hospital as hospital_module
 from pipelines.config import Config, load
-from pipelines.envelope import unpack
-from pipelines.hospital import FhirHospital
+from pipelines.gateway import hospital as hospital_module
+from pipelines.gateway.hospital import FhirHospital
+from pipelines.kafka.envelope import unpack
 from pipelines.ledger import Position
 from pipelines.stack import fhir, settings, tansu
 

@@ -11,7 +11,7 @@ import pytest
 from fhir_adapters.drafts import AI_LABEL
 from fhir_adapters.event import ClinicalEvent
 from fhir_adapters.write_fence import Fenced, build_fence
-from pipelines.own_drafts import is_own_draft
+from pipelines.gateway.own_drafts import is_own_draft
 
 
 def event(resource: dict[str, Any]) -> ClinicalEvent:

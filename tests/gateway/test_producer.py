@@ -17,11 +17,11 @@ import pytest
 
 from fhir_adapters.event import ClinicalEvent
 from pipelines.config import Config
-from pipelines.envelope import Envelope, pack, unpack
+from pipelines.kafka.envelope import Envelope, pack, unpack
+from pipelines.kafka.producer import Producer, RecordTooLarge
+from pipelines.kafka.topics import BrokerUnavailable, ensure_topic, wanted_settings
 from pipelines.ledger import Position
-from pipelines.producer import Producer, RecordTooLarge
 from pipelines.stack import kafka, settings, tansu
-from pipelines.topics import BrokerUnavailable, ensure_topic, wanted_settings
 
 pytestmark = pytest.mark.stack
 

@@ -10,12 +10,12 @@ import pytest
 from fhir_adapters.errors import FhirUnavailable
 from fhir_adapters.notification import Pointer
 from monitoring.metrics import Way
-from pipelines.envelope import unpack
+from pipelines.gateway.reconcile import NotBegun, Reconciler
+from pipelines.gateway.single_owner import SingleOwner
+from pipelines.gateway.submission import Submission
+from pipelines.kafka.envelope import unpack
+from pipelines.kafka.topics import BrokerUnavailable
 from pipelines.ledger import Incoming, Ledger, Position
-from pipelines.reconcile import NotBegun, Reconciler
-from pipelines.single_owner import SingleOwner
-from pipelines.submission import Submission
-from pipelines.topics import BrokerUnavailable
 
 AIAST = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "AIAST"}
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from pipelines.cli.app import build, run
+from pipelines.cli.sender import ATTEMPTS, send_files
 from pipelines.errors import ConfigError
-from pipelines.sender import ATTEMPTS, send_files
 from pipelines.stack.settings import toml
 
 PATIENT = b'{"resourceType": "Patient", "id": "p1"}'

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from pipelines.thread_bridge import ToLoop, ToThread
+from pipelines.kafka.thread_bridge import ToLoop, ToThread
 
 
 def test_calls_are_made_once_and_in_order_however_they_pile_up() -> None:

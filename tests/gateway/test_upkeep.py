@@ -7,12 +7,12 @@ import logging
 from datetime import timedelta
 
 from fhir_adapters.errors import FhirUnavailable
-from pipelines.event_numbers import EventNumbers
 from pipelines.gateway import endpoints
+from pipelines.gateway.event_numbers import EventNumbers
+from pipelines.gateway.reconcile import Reconciler
+from pipelines.gateway.submission import Submission
 from pipelines.gateway.upkeep import Upkeep
 from pipelines.ledger import Ledger
-from pipelines.reconcile import Reconciler
-from pipelines.submission import Submission
 
 
 def test_a_hospital_that_is_down_is_subscribed_to_as_soon_as_it_is_up(

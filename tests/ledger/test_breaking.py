@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from pipelines.errors import ErrorClass, StepFailed, Waits
-from pipelines.failure_policy import BREAKS_AFTER
+from pipelines.failures.policy import BREAKS_AFTER
 from pipelines.ledger import Inference, Ledger, State, WorkItem
 from pipelines.ledger.breaking import Breaker, BreakerState
 

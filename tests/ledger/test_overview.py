@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine, text
 
-from pipelines.breaker import AIRFLOW
 from pipelines.errors import ErrorClass, PoisonReason, StepFailed
-from pipelines.failure_policy import BREAKS_AFTER
+from pipelines.failures.dependencies import AIRFLOW
+from pipelines.failures.policy import BREAKS_AFTER
 from pipelines.ledger import Incoming, Inference, Ledger, Poison, Position, State, WorkItem
 from pipelines.ledger.fold import count_overdue, fold_all
 from pipelines.ledger.overview import Condition, Overview, Promise, Surroundings, Why, overview, timeliness

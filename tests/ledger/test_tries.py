@@ -11,7 +11,7 @@ from sqlalchemy import text
 from pipelines.errors import ErrorClass, StepFailed, Waits
 from pipelines.ledger import Inference, Ledger, State, Written
 from pipelines.ledger.tries import KEPT
-from pipelines.steps import Step, begin, timed
+from pipelines.telemetry.steps import Step, begin, timed
 
 NOTE = "in_visit.note"
 

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from fhir_adapters import trace_context
 from pipelines.config import Model
 from pipelines.errors import ErrorClass, StepFailed
-from pipelines.failure_policy import POLICIES, Action, Pace
+from pipelines.failures.policy import POLICIES, Action, Pace
 from pipelines.models.openai_chat import OpenAIChat
 from plugins.model_backend import PRIORITIES, ChatAnswer, ChatRequest
 from plugins.scenario import Stage

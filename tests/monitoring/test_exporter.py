@@ -20,8 +20,8 @@ from sqlalchemy import Engine, text
 
 from fhir_adapters.event import ClinicalEvent
 from pipelines.config import ENVIRONMENT_VARIABLE
-from pipelines.envelope import pack, unpack
 from pipelines.errors import ErrorClass, StepFailed
+from pipelines.kafka.envelope import pack, unpack
 from pipelines.ledger import Incoming, Inference, Ledger, Match, Position, Written
 
 CANARY = "Zanzibar-Canary-Xu"

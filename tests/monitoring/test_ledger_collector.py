@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from monitoring import metrics
 from monitoring.ledger_collector import LedgerCollector, Objective
 from pipelines.errors import ErrorClass
-from pipelines.failure_policy import POLICIES
+from pipelines.failures.policy import POLICIES
 from pipelines.ledger.fold import canonical, fold_all
 from pipelines.ledger.snapshot import Snapshot, snapshot
 

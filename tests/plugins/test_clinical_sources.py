@@ -7,13 +7,13 @@ from datetime import date
 
 import pytest
 
-from pipelines import source_reference
-from pipelines.source_reference import document, rules
+from pipelines.authoring import source_reference
+from pipelines.authoring.source_reference import document, rules
 
 
 def test_the_document_says_what_the_rules_and_the_register_say() -> None:
     text = source_reference.DOCUMENT.read_text(encoding="utf-8")
-    assert text == document(), "run `python -m pipelines.source_reference`"
+    assert text == document(), "run `python -m pipelines.authoring.source_reference`"
 
 
 def test_every_rule_names_a_published_source_and_none_is_a_default_of_careloom() -> None:

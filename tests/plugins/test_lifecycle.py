@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipelines.errors import ErrorClass, StepFailed
-from pipelines.plugin_faults import of_plugin
+from pipelines.runner.plugin_faults import of_plugin
 from plugins.counters import Counter, Increment
 from plugins.lifecycle import HOOK_ERRORS, Failed, Hooked, Inferred, Lifecycle, Started, added
 from tests.canary import CANARY

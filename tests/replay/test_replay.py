@@ -14,8 +14,8 @@ from fhir_adapters.event import ClinicalEvent
 from pipelines.dispatcher.matching import Reader
 from pipelines.errors import ErrorClass, PayloadGone, StepFailed
 from pipelines.ledger import EventRow, Incoming, Inference, Ledger, Match, Position, State, Written
-from pipelines.replay import Replay, Replayed
-from pipelines.restoring import NotRestorable
+from pipelines.replay.replay import Replay, Replayed
+from pipelines.replay.restoring import NotRestorable
 
 NOTE = Match("in_visit.note", "1", "in_visit")
 WATCH = Match("in_visit.watch", "1", "in_visit")

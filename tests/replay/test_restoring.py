@@ -14,9 +14,9 @@ from fhir_adapters.errors import FhirNotFound, FhirRejected, FhirUnavailable
 from fhir_adapters.event import ClinicalEvent
 from fhir_adapters.fhir_answer import Reading
 from pipelines.config import Config
-from pipelines.envelope import Envelope
+from pipelines.kafka.envelope import Envelope
 from pipelines.ledger import EventRow, Position
-from pipelines.restoring import NotRestorable, Restorer
+from pipelines.replay.restoring import NotRestorable, Restorer
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ENCOUNTER = {

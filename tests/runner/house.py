@@ -11,13 +11,13 @@ import orjson
 from sqlalchemy import Engine, text
 
 from fhir_adapters.event import ClinicalEvent
-from pipelines import runner
-from pipelines.batch import Summary
 from pipelines.config import Config
-from pipelines.envelope import pack, unpack
+from pipelines.kafka.envelope import pack, unpack
 from pipelines.ledger import Incoming, Ledger, Match, Position
 from pipelines.models.fleet import Fleet
-from pipelines.sources import Sources
+from pipelines.runner import carry as runner
+from pipelines.runner.batch import Summary
+from pipelines.runner.sources import Sources
 from plugins.guarding import Guard
 from plugins.lifecycle import Hooked
 from plugins.manager import Loaded

@@ -11,7 +11,7 @@ from fhir_adapters.drafts import IDENTITY_TAG
 from fhir_adapters.provenance import Author
 from pipelines.ledger import Match
 from pipelines.ledger.replaying import Wanted
-from pipelines.write_back import pack, unpack
+from pipelines.runner.write_back import pack, unpack
 from plugins.scenario import Autonomy
 from tests.runner.watch import Watch
 

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import text
 
 from fhir_adapters.errors import FhirRejected, FhirUnavailable
-from pipelines.batch import Outcome
 from pipelines.errors import ErrorClass, StepFailed
 from pipelines.ledger.breaking import BreakerState
+from pipelines.runner.batch import Outcome
 
 MODEL = "model:fake-model"
 READING, WRITING = "fhir:ward", "fhir-write:ward"

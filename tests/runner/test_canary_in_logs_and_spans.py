@@ -14,12 +14,13 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from sqlalchemy.exc import DataError
 
 from fhir_adapters.fhir_client import FhirClient
-from pipelines import runner, tracing
 from pipelines.config import Tracing
 from pipelines.errors import LedgerError
 from pipelines.ledger import Ledger
-from pipelines.log_lines import JsonLines, TextLines
-from pipelines.tracing_otel import OtelRecorder
+from pipelines.runner import carry as runner
+from pipelines.telemetry import tracing
+from pipelines.telemetry.log_lines import JsonLines, TextLines
+from pipelines.telemetry.tracing_otel import OtelRecorder
 from tests.canary import CANARY
 
 

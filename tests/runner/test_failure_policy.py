@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from monitoring.metrics import HOPS
-from pipelines import failure_policy
 from pipelines.errors import ErrorClass
-from pipelines.failure_policy import ELSEWHERE, LONGEST_RETRY_AFTER, POLICIES, Action, Counts, Pace, Policy, Trouble
-from pipelines.failure_reference import reference
+from pipelines.failures import policy as failure_policy
+from pipelines.failures.policy import ELSEWHERE, LONGEST_RETRY_AFTER, POLICIES, Action, Counts, Pace, Policy, Trouble
+from pipelines.failures.reference import reference
 
 ROOT = Path(__file__).parents[2]
 ALL = {**POLICIES, **ELSEWHERE}
 
 
 def test_every_error_class_has_its_row() -> None:
-    assert set(POLICIES) == set(ErrorClass), "give the new class its row in pipelines/failure_policy.py"
+    assert set(POLICIES) == set(ErrorClass), "give the new class its row in pipelines/failures/policy.py"
 
 
 def test_every_trouble_beside_pieces_of_work_has_its_row() -> None:
@@ -83,7 +83,7 @@ def test_when_a_failure_counts(counts: Counts, down: bool, served_others: bool, 
 
 def test_docs_say_what_the_table_says() -> None:
     assert (ROOT / "docs/failures.md").read_text(encoding="utf-8") == reference(), (
-        "run: python -m pipelines.failure_reference > docs/failures.md"
+        "run: python -m pipelines.failures.reference > docs/failures.md"
     )
 
 

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from pipelines import runner
 from pipelines.errors import LedgerError
+from pipelines.runner import carry as runner
 from tests.canary import CANARY
 from tests.runner.fakes import answer
 
@@ -52,7 +52,7 @@ def test_an_own_fault_stops_one_row_and_names_the_place_but_not_the_data(
     def broken(*_: Any, **__: Any) -> None:
         raise KeyError(CANARY)
 
-    monkeypatch.setattr("pipelines.asking.chat", broken)
+    monkeypatch.setattr("pipelines.runner.asking.chat", broken)
     house.enter(80)
     house.carry()
     (row,) = house.rows()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from fhir_adapters.errors import FhirConflict, FhirRejected
-from pipelines.batch import Outcome
+from pipelines.runner.batch import Outcome
 
 ROOT = Path(__file__).parents[2]
 
@@ -220,7 +220,7 @@ def test_a_newer_version_that_comes_right_before_the_writing_makes_the_draft_sta
 ) -> None:
     """Between the look at the row and its transaction, which the confirmation of the lease closes."""
     house.enter(80, id_="o1", version="1")
-    from pipelines import write_back
+    from pipelines.runner import write_back
 
     unpack = write_back.unpack
 
@@ -260,10 +260,10 @@ def test_after_the_newer_version_is_written_a_zombie_with_the_older_one_writes_n
     assert [row.state for row in house.rows()] == ["stale", "written"]
 
     async def late() -> None:
-        from pipelines.batch import Batch
-        from pipelines.breaker import Breakers
         from pipelines.errors import LeaseLost
         from pipelines.ledger.on_wire import Sending
+        from pipelines.runner.batch import Batch
+        from pipelines.runner.breaker import Breakers
 
         batch = Batch(house.ledger, [zombie], lease=1, breakers=Breakers(house.ledger, older))
         with pytest.raises(LeaseLost):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.guard import Guarded, guarded, supported
+from pipelines.runner.guard import Guarded, guarded, supported
 from plugins.model_backend import ChatAnswer
 from plugins.scenario import Fact, Statement
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import types
 from typing import Any
 
-from pipelines.batch import Outcome
 from pipelines.ledger.fold import fold_all
+from pipelines.runner.batch import Outcome
 from plugins.counters import Counter, Increment
 from plugins.lifecycle import Hooked
 from tests.canary import CANARY

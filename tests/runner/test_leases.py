@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.batch import Outcome
+from pipelines.runner.batch import Outcome
 
 
 def test_a_worker_that_was_thought_dead_writes_nothing(house: Any) -> None:
@@ -66,7 +66,7 @@ def test_leases_are_kept_while_a_model_thinks(house: Any) -> None:
         until.append(house.rows()[0].lease_until)
         return "none" if len(until) < 30 else '{"reasons": []}'
 
-    from pipelines import asking
+    from pipelines.runner import asking
 
     before, asking.ASKED_AT_MOST = asking.ASKED_AT_MOST, 30
     try:

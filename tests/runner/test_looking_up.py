@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipelines.errors import ErrorClass, StepFailed
-from pipelines.looking_up import with_passages
+from pipelines.runner.looking_up import with_passages
 from plugins.knowledge.documents import read_folder
 from plugins.knowledge.index import LIBRARY, DocumentIndex, build
 from plugins.manager import load

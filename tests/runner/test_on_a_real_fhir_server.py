@@ -18,14 +18,14 @@ from pydantic import SecretStr
 
 from fhir_adapters.event import ClinicalEvent
 from fhir_adapters.fhir_client import FhirClient
-from pipelines import runner
-from pipelines.batch import Summary
 from pipelines.config import Model, Source
-from pipelines.envelope import pack, unpack
+from pipelines.kafka.envelope import pack, unpack
 from pipelines.ledger import Incoming, Match, Position
 from pipelines.ledger.replaying import Wanted
 from pipelines.models.fleet import Fleet
-from pipelines.sources import Sources
+from pipelines.runner import carry as runner
+from pipelines.runner.batch import Summary
+from pipelines.runner.sources import Sources
 from pipelines.stack import processes, stand_in
 from pipelines.stack.fhir import Hospital
 from pipelines.stack.settings import Kept, keep

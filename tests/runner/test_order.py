@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.batch import Outcome
 from pipelines.errors import ErrorClass, StepFailed
+from pipelines.runner.batch import Outcome
 
 
 def test_what_a_newer_version_overtook_is_stale_before_and_after_the_model(house: Any) -> None:

@@ -15,13 +15,13 @@ import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from fhir_adapters.event import ClinicalEvent
-from pipelines import payloads
 from pipelines.config import Kafka
-from pipelines.envelope import pack, unpack
 from pipelines.errors import ErrorClass, PayloadGone, StepFailed
-from pipelines.failure_policy import POLICIES, Action
+from pipelines.failures.policy import POLICIES, Action
+from pipelines.kafka import payloads
+from pipelines.kafka.envelope import pack, unpack
+from pipelines.kafka.payloads import KafkaPayloads
 from pipelines.ledger import EventRow, Position
-from pipelines.payloads import KafkaPayloads
 from pipelines.stack import kafka as apache
 from pipelines.stack import processes
 from pipelines.stack.kafka import ApacheKafka

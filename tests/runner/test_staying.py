@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from pipelines import runner
-from pipelines.batch import Outcome, Summary
 from pipelines.errors import ErrorClass, StepFailed
+from pipelines.runner import carry as runner
+from pipelines.runner.batch import Outcome, Summary
 
 
 def stays(house: Any, **settings: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.batch import Outcome
+from pipelines.runner.batch import Outcome
 
 
 def test_a_model_that_is_switched_off_is_not_asked_and_red_flags_go_out(house: Any) -> None:
@@ -36,7 +36,7 @@ def test_a_switch_between_decision_and_work_keeps_the_rows_as_they_were(house: A
 def test_a_switch_that_is_turned_before_the_drafts_are_written_keeps_them(
     house: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.batch._SWITCHES_KEEP", 0.0)
+    monkeypatch.setattr("pipelines.runner.batch._SWITCHES_KEEP", 0.0)
 
     def halted(_: Any) -> str:
         house.ledger.switch_off("everything", "", by="dr", why="halt")

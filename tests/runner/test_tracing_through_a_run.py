@@ -10,7 +10,7 @@ import structlog
 
 from fhir_adapters import trace_context
 from fhir_adapters.trace_context import outgoing, parse
-from pipelines.log_context import about
+from pipelines.telemetry.log_context import about
 
 
 def test_what_is_asked_for_an_event_carries_the_events_trace(house: Any) -> None:

@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 from fhir_adapters.decision import Verdict
 from fhir_adapters.errors import FhirUnavailable
 from pipelines.cli.trace import trace
+from pipelines.cli.waterfall import Hop, Kind, hops
 from pipelines.errors import LedgerError
 from pipelines.ledger import Decision, EventRow, Incoming, Position, State
 from pipelines.ledger.holdups import Holdup, Holdups
 from pipelines.ledger.journey import find, journey, last, slowest
-from pipelines.waterfall import Hop, Kind, hops
 from tests.canary import CANARY
 from tests.least_config import write_least_config
 

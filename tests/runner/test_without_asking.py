@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.batch import Outcome
+from pipelines.runner.batch import Outcome
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 from fhir_adapters.errors import FhirConflict, FhirRejected, FhirServerError, FhirUnavailable
 from fhir_adapters.write_fence import is_fence
-from pipelines.batch import Outcome
 from pipelines.ledger.snapshot import snapshot
+from pipelines.runner.batch import Outcome
 
 LOST = FhirUnavailable("POST Bundle: no answer (ReadTimeout)")
 
@@ -100,7 +100,7 @@ def test_one_that_had_been_taken_before_is_simply_older(house: Any) -> None:
 def test_a_worker_that_died_before_a_byte_left_leaves_its_mark_and_one_that_was_answered_none(
     house: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines import write_back
+    from pipelines.runner import write_back
 
     class Died(BaseException):
         pass
@@ -198,7 +198,7 @@ def test_another_scenario_s_or_resource_s_marks_are_nobody_s_business(house: Any
 def test_a_replay_finds_what_was_written_behind_a_fence(house: Any) -> None:
     import asyncio
 
-    from pipelines.recognition import written_before
+    from pipelines.runner.recognition import written_before
 
     house.fhir.found["Provenance"] = [
         {"resourceType": "Provenance", "target": [{"identifier": {"value": "x"}}]},

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fhir_adapters.errors import FhirConflict, FhirRejected, FhirUnavailable
-from pipelines.batch import Outcome
+from pipelines.runner.batch import Outcome
 
 
 def test_an_event_becomes_a_labelled_draft_with_its_provenance(house: Any) -> None:

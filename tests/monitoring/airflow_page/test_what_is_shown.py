@@ -6,7 +6,7 @@ import re
 
 from sqlalchemy import Engine, text
 
-from pipelines.failure_policy import BREAKS_AFTER
+from pipelines.failures.policy import BREAKS_AFTER
 from pipelines.ledger import Ledger
 from tests.monitoring.airflow_page.page_parts import ABSENT, NOTE, PAUSED, TRIAGE, Enter, section
 

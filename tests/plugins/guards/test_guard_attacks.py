@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines import guard_reference
-from pipelines.guard_reference import Attack, attempt
+from pipelines.runner import guard_reference
+from pipelines.runner.guard_reference import Attack, attempt
 from plugins.manager import load
 
 GUARDS = load().guards
@@ -51,7 +51,7 @@ def test_no_honest_answer_is_cut_or_flagged() -> None:
 def test_the_document_shows_what_is_caught_and_what_is_not() -> None:
     text = guard_reference.DOCUMENT.read_text(encoding="utf-8")
     made = guard_reference.document(text, ATTACKS, GUARDS)
-    assert text == made, "run `python -m pipelines.guard_reference`"
+    assert text == made, "run `python -m pipelines.runner.guard_reference`"
     for guard in GUARDS:
         assert f"| `{guard.id}` |" in text
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.guard_reference import Said
-from pipelines.verdicts import Judged, judged
+from pipelines.runner.guard_reference import Said
+from pipelines.runner.verdicts import Judged, judged
 from plugins import golden
 from plugins.guarding import Answered
 from plugins.manager import load

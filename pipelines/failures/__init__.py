@@ -1,0 +1,1 @@
+"""What each failure means, in one table; and what is down and therefore not asked."""
