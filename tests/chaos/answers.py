@@ -51,8 +51,8 @@ def model_faults(house: House, options: Options) -> Iterator[Outcome]:
     yield told.outcome
 
 
-def fhir_faults(house: House, options: Options) -> Iterator[Outcome]:
-    """Every way in which a FHIR server refuses, delays, or does what it was asked and does not say so."""
+def fhir_passing(house: House, options: Options) -> Iterator[Outcome]:
+    """A FHIR server refuses for now, or does what it was asked and does not say so."""
     chance = random.Random(options.seed)
     passing: dict[str, tuple[_Passing, ...]] = {
         "FHIR server answers 503": (_Passing(Refusal(503), reads=True),),
@@ -77,6 +77,10 @@ def fhir_faults(house: House, options: Options) -> Iterator[Outcome]:
             _for_a_while(told, options, lambda: house.hospital.refused, _healed(house))
             told.outcome.expect("tries before Retry-After was over", house.hospital.asked_early - early, 0)
         yield told.outcome
+
+
+def fhir_faults(house: House, options: Options) -> Iterator[Outcome]:
+    """A FHIR server is away, or refuses some events for good."""
     yield _hospital_down(house, options)
     for status in (400,) if options.quick else (400, 412, 422):
         with trial(house, options, f"FHIR server answers {status}, for one event in eight") as told:

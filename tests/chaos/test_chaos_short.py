@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
 RUN = Path(__file__).with_name("run.py")
 
 #: What CI has time for; `make chaos` does all of them.
-CI = "kills,thrice,reorder,poison,dispatchers,paused,late,airflow,ledger,broker"
+CI = "kills,thrice,reorder,poison,refusals,dispatchers,paused,late,airflow,ledger,broker"
 
 
 @pytest.fixture(scope="module")

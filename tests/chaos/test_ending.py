@@ -99,8 +99,8 @@ def test_every_fault_of_the_list_is_there():
     from faults import FAULTS
 
     assert {fault.name for fault in FAULTS} == {
-        "kills", "thrice", "reorder", "poison", "model", "fhir", "dispatchers", "paused", "late", "airflow",
-        "ledger", "broker", "clock", "standing", "disk", "brokers", "load", "real",
+        "kills", "thrice", "reorder", "poison", "model", "refusals", "fhir", "dispatchers", "paused", "late",
+        "airflow", "ledger", "broker", "clock", "standing", "disk", "brokers", "load", "real",
     }  # fmt: skip
 
 
