@@ -3,6 +3,7 @@
 Up to when a source was searched stands in the ledger and moves on only after Kafka has acknowledged what was found. The
 mark is the server's own time at the search's start, so that a clock that differs from ours loses nothing; the overlap
 covers what was committed late. A deletion leaves nothing to be found: only a notification tells of it.
+A mark that somebody sets back by hand, since Kafka lost records, has what this process remembers sent again.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Reconciler:
         self._ledger = ledger
         self._submission = submission
         self._turns = {name: asyncio.Lock() for name in self._sources}
+        self._marks: dict[str, datetime] = {}
         self._next: dict[str, asyncio.Task[int]] = {}
 
     async def begin(self, name: str) -> None:
@@ -139,6 +141,9 @@ class Reconciler:
         mark = await asyncio.to_thread(self._ledger.reconciled_until, name)
         if mark is None:
             raise NotBegun(name)
+        if mark < self._marks.get(name, mark):
+            log.warning("source %s is searched again from %s on", name, mark.isoformat(timespec="seconds"))
+            self._submission.forget()
         now = await hospital.time()
         since = mark - timedelta(seconds=source.reconcile_overlap)
         found = 0
@@ -148,6 +153,7 @@ class Reconciler:
                 for i in range(0, len(events), _BATCH):
                     found += await self._take(source, events[i : i + _BATCH])
         await asyncio.to_thread(self._ledger.set_reconciled_until, name, now)
+        self._marks[name] = now
         return found
 
     async def _take(self, source: Source, events: list[ClinicalEvent]) -> int:

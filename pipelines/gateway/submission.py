@@ -133,6 +133,10 @@ class Submission:
         self._forget_another_broker()
         return identity in self._acknowledged
 
+    def forget(self) -> None:
+        """Kafka may have lost what it had acknowledged."""
+        self._acknowledged.clear()
+
     async def _validate(self, source: Source, events: Sequence[ClinicalEvent]) -> None:
         first_only = source.validation == "reject"
         if sum(len(event.body) for event in events) > _SMALL:

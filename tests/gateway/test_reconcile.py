@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
 from fhir_adapters.errors import FhirUnavailable
 from fhir_adapters.notification import Pointer
@@ -79,6 +80,27 @@ def test_what_was_never_notified_is_found_once(make_reconciler, hospital, broker
     assert asyncio.run(play(make_reconciler())) == 0, "the ledger knows it"
     hospital.write("Encounter", "e1", NOON + 2 * SECOND)
     assert asyncio.run(play(make_reconciler())) == 1, "another version is another event"
+
+
+def test_what_kafka_lost_is_found_again_when_somebody_sets_the_mark_back(
+    reconciler, hospital, broker, ledger, ledger_engine
+) -> None:
+    async def play() -> None:
+        await reconciler.begin("hospital")
+        hospital.write("Encounter", "kept", NOON + SECOND)
+        hospital.now = NOON + 60 * SECOND
+        assert await reconciler.search("hospital") == 1
+        dispatch(broker, ledger)
+        hospital.write("Encounter", "lost", NOON + 61 * SECOND)
+        hospital.now = NOON + 120 * SECOND
+        assert await reconciler.search("hospital") == 1
+        assert await reconciler.search("hospital") == 0
+        with ledger_engine.begin() as connection:
+            connection.execute(text("UPDATE reconciled SET until = until - interval '10 minutes'"))
+        assert await reconciler.search("hospital") == 1
+
+    asyncio.run(play())
+    assert [b"kept" in envelope.value for envelope in broker.produced] == [True, False, False]
 
 
 def test_what_was_committed_late_is_found_by_the_overlap(reconciler, hospital, broker) -> None:
