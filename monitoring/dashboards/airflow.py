@@ -127,7 +127,7 @@ BOARD = Board(
                         "{{pool_name}} running": "max by (pool_name) (airflow_pool_running_slots)",
                         "{{pool_name}} starving": "max by (pool_name) (airflow_pool_starving_tasks)",
                     },
-                    runbook="CareloomAirflowSlotsExhausted",
+                    runbook="CareloomAirflowSlotsTaken",
                 ),
                 Panel(
                     "Lost",

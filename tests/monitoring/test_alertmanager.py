@@ -352,8 +352,9 @@ def test_what_is_needed_makes_no_group_of_its_own(api: str) -> None:
 def test_airflow_without_a_free_slot_pages_once_and_not_for_each_late_scenario(api: str) -> None:
     fire(
         api,
+        {"alertname": "CareloomAirflowSlotsTaken"},
         {"alertname": "CareloomAirflowSlotsExhausted"},
         {"alertname": "CareloomOldestUnfinishedTooOld", **TRIAGE},
         {"alertname": "CareloomBudgetBurnsFast", **FOLLOW_UP},
     )
-    assert paging(api, 3) == {"CareloomAirflowSlotsExhausted"}
+    assert paging(api, 4) == {"CareloomAirflowSlotsTaken"}
