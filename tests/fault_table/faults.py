@@ -5,22 +5,42 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
 import psutil
 import psycopg
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from psycopg.sql import SQL, Identifier
 
-from tests.fault_table.flow import EVERY, EXAM, NOTE
+from tests.fault_table import letters
+from tests.fault_table.flow import EVERY, EXAM, NOTE, Flow
 from tests.fault_table.front import MARK
-from tests.fault_table.house import SMALL_DISK, House
+from tests.fault_table.house import MAX_WAITING, SMALL_DISK, House
+from tests.fault_table.pager import WATCHDOG
 
 #: Seconds that a burst lasts.
 BURST = 90.0
 _BROKEN = "import nothing_that_is_installed  # noqa\n"
+_CROWD = """\
+import time
+
+from airflow.sdk import dag, task
+
+
+@dag(schedule="@once", catchup=False)
+def another_teams():
+    @task
+    def wait(number):
+        time.sleep(3600)
+
+    wait.expand(number=list(range(12)))
+
+
+another_teams()
+"""
 
 Do = Callable[[House], None]
 
@@ -121,13 +141,36 @@ def _mend_dag(house: House) -> None:
     (house.places.dags / "another_teams.py").unlink(missing_ok=True)
 
 
-def _pause(house: House, *, paused: bool) -> None:
+@contextmanager
+def _airflow(house: House) -> Iterator[httpx.Client]:
     airflow = house.config.airflow
     with httpx.Client(base_url=airflow.url, timeout=30) as client:
         asked = {"username": airflow.username, "password": airflow.password.get_secret_value()}
         token = client.post("/auth/token", json=asked).raise_for_status().json()["access_token"]
-        headers = {"authorization": f"Bearer {token}"}
-        client.patch(f"/api/v2/dags/{EXAM}", json={"is_paused": paused}, headers=headers).raise_for_status()
+        client.headers["authorization"] = f"Bearer {token}"
+        yield client
+
+
+def _pause(house: House, *, paused: bool) -> None:
+    with _airflow(house) as client:
+        client.patch(f"/api/v2/dags/{EXAM}", json={"is_paused": paused}).raise_for_status()
+
+
+def _crowd(house: House) -> None:
+    """Its tasks take every slot as it becomes free."""
+    (house.places.dags / "another_teams.py").write_text(_CROWD, "utf-8")
+
+
+def _disperse(house: House) -> None:
+    if not (house.places.dags / "another_teams.py").exists():
+        return
+    with _airflow(house) as client:
+        runs = client.get("/api/v2/dags/another_teams/dagRuns").raise_for_status().json()["dag_runs"]
+        for run in runs:
+            run_at = f"/api/v2/dags/another_teams/dagRuns/{run['dag_run_id']}"
+            client.patch(run_at, json={"state": "failed"}).raise_for_status()
+        client.patch("/api/v2/dags/another_teams", json={"is_paused": True}).raise_for_status()
+    _mend_dag(house)
 
 
 # --- work, events, disks ---------------------------------------------------------------------------------------------
@@ -135,7 +178,7 @@ def _pause(house: House, *, paused: bool) -> None:
 
 def _park(house: House) -> None:
     house.front("reject-one")
-    house.flow.hospital.admit(MARK)
+    house.hospital.admit(MARK)
 
 
 def _fail_now_and_then(house: House) -> None:
@@ -161,6 +204,30 @@ def _fill(house: House) -> None:
     (house.places.small_disk / "full").write_bytes(b"x" * (SMALL_DISK * 95 // 100))
 
 
+def _lose_records(house: House) -> None:
+    """Retention is faster than the dispatcher, which a stranger's lock holds meanwhile."""
+    _lock("events")(house)
+    try:
+        _lost[:] = []
+        for _ in range(8):
+            _lost.append(house.hospital.admit())
+            time.sleep(_BETWEEN)
+        admin = KafkaAdminClient(bootstrap_servers=house.config.kafka.bootstrap)
+        topic, partitions = house.config.kafka.topic, range(house.config.kafka.partitions)
+        admin.delete_records({TopicPartition(topic, partition): -1 for partition in partitions})
+        admin.close()
+    finally:
+        _unlock(house)
+
+
+def _found_again(house: House) -> None:
+    """The page's way has to bring back what was lost."""
+    named = ", ".join(f"'{name}'" for name in _lost)
+    query = f"SELECT count(DISTINCT resource_id) FROM events WHERE resource_id IN ({named})"
+    if house.wait(lambda: house.count(query) == len(_lost), 60) is None:
+        raise AssertionError(f"{house.count(query)} of {len(_lost)} lost events were found again")
+
+
 def _empty(house: House) -> None:
     (house.places.small_disk / "full").unlink(missing_ok=True)
 
@@ -180,6 +247,9 @@ def _switch_on(house: House) -> None:
     house.ledger.switch_on("scenario", EXAM, by="the fault run")
 
 
+#: Seconds between two events that get lost, and the Encounters of them.
+_BETWEEN = 2.5
+_lost: list[str] = []
 _locks: list[psycopg.Connection] = []
 
 
@@ -204,6 +274,81 @@ def _miscount(house: House, by: int) -> None:
     """Somebody writes into the ledger's tables by hand."""
     first = "(SELECT min(partition) FROM progress)"
     house.sql(f"UPDATE progress SET events = events + {by} WHERE partition = {first}")
+
+
+# --- letters: of scenarios with few events, which are due soon --------------------------------------------------------
+
+#: Seconds that the FHIR server takes to write a late one, and between two that are in time.
+_LATE, _SOON = 24, 0.2
+_sent: list[Flow] = []
+
+
+def _late(ward: str, *, every: float, one_in: int) -> Do:
+    """Letters of a ward are due, and the FHIR server takes its time with one in so many."""
+
+    def send(house: House) -> None:
+        house.front("")
+        _sent.append(Flow(lambda n: house.hospital.letter(ward, late=0 if n % one_in else _LATE), every))
+
+    return send
+
+
+def _in_time(ward: str, letters: int) -> Do:
+    """The FHIR server is quick again, and so many letters come in time."""
+
+    def mend(house: House) -> None:
+        if not _sent:
+            return
+        _sent.pop().close()
+        house.front("")
+        for _ in range(letters):
+            house.hospital.letter(ward)
+            time.sleep(_SOON)
+
+    return mend
+
+
+def _never_written(ward: str) -> Do:
+    """The FHIR server lets one letter wait, and says so by a byte now and then: no time limit is over."""
+
+    def send(house: House) -> None:
+        house.front("")
+        house.hospital.letter(ward, late=86_400)
+
+    return send
+
+
+def _flood(house: House) -> None:
+    """Somebody sends a patient's whole history: one after the other, and more than may wait."""
+    house.front("")
+    patient = house.hospital.register("written-after-10-archived")
+    for _ in range(MAX_WAITING * 12 // 10):
+        house.hospital.letter(letters.ARCHIVE, patient=patient)
+
+
+def _leave_out(house: House) -> None:
+    """An upgrade: the dispatcher comes back without a scenario of which there is work."""
+    house.front("")
+    patient = house.hospital.register("written-after-25-waiting")
+    for _ in range(8):
+        house.hospital.letter(letters.ARCHIVE, patient=patient)
+    archived = f"SELECT count(*) FROM work WHERE state = 'waiting' AND scenario = '{letters.scenario(letters.ARCHIVE)}'"
+    if house.wait(lambda: house.count(archived) > 5, 30) is None:
+        raise AssertionError("no letter of the archive came to wait")
+    _configure(house, f'enabled = ["letters"]\ndisabled_scenarios = ["{letters.scenario(letters.ARCHIVE)}"]')
+
+
+def _take_back_in(house: House) -> None:
+    house.front("quick")
+    _configure(house, 'enabled = ["letters"]')
+
+
+def _configure(house: House, plugins: str) -> None:
+    text = house.stack.config.read_text("utf-8")
+    wanted = re.sub(r'enabled = \["letters"\](\ndisabled_scenarios = .*)?', plugins, text)
+    if wanted != text:
+        house.stack.config.write_text(wanted, "utf-8")
+        house.stack.restart("dispatcher")
 
 
 FAULTS: tuple[Fault, ...] = (
@@ -302,5 +447,49 @@ FAULTS: tuple[Fault, ...] = (
         "model-slow", "the model takes 75 s an answer", *_model("slow"), "CareloomModelSlow", "model:stand-in",
         waits=240, windows=120,
         pages=("CareloomOldestUnfinishedTooOld",),
+    ),
+    Fault(
+        "letters-late", "every letter of a ward is late, one after the other", _late("west", every=4, one_in=1),
+        _in_time("west", 0), "CareloomOldestUnfinishedTooOld", letters.scenario("west"), waits=60, windows=60,
+    ),
+    Fault(
+        "few-and-late", "a ward's letters are few, and each is some seconds late", _late("north", every=30, one_in=1),
+        _in_time("north", 0), "CareloomBudgetBurnsFast", letters.scenario("north"), waits=120, windows=60,
+    ),
+    Fault(
+        "half-are-late", "every second letter of a ward is some seconds late", _late("south", every=12, one_in=2),
+        _in_time("south", 40), "CareloomBudgetBurns", letters.scenario("south"), waits=120, windows=120,
+    ),
+    Fault(
+        "one-in-five-late", "every fifth letter of a ward is some seconds late", _late("east", every=6, one_in=5),
+        _in_time("east", 160), "CareloomBudgetBurnsSlowly", letters.scenario("east"), waits=200, windows=600,
+    ),
+    Fault(
+        "one-stuck", "the FHIR server never finishes one answer", _never_written("children"),
+        lambda house: house.front(""), "CareloomWorkStuck", letters.scenario("children"), waits=60, windows=600,
+    ),
+    Fault(
+        "notices-lost", "every third notification is lost on its way", lambda house: house.way("loses"),
+        lambda house: house.way(""), "CareloomSubscriptionGaps", waits=60, windows=1800,
+    ),
+    Fault(
+        "too-much-waits", "a patient's whole history comes at once", _flood, lambda house: house.front("quick"),
+        "CareloomConsumerLagGrowing", waits=120, windows=600,
+    ),
+    Fault(
+        "left-out", "an upgrade leaves out a scenario of which work waits", _leave_out, _take_back_in,
+        "CareloomScenarioNotInstalled", letters.scenario(letters.ARCHIVE), waits=60, windows=120,
+    ),
+    Fault(
+        "records-lost", "Kafka removes records before they are read", _lose_records, _found_again,
+        "CareloomBrokerLostRecords", waits=90, windows=60, by_hand=True,
+    ),
+    Fault(
+        "nobody-calls", "Alertmanager is dead, and nobody is told of anything", *_down("alertmanager"), WATCHDOG,
+        waits=180, windows=60,
+    ),
+    Fault(
+        "slots-taken", "another team's DAG takes every slot of Airflow", _crowd, _disperse,
+        "CareloomAirflowSlotsTaken", waits=240, windows=60, linger=150, pages=("CareloomAirflowSlotsExhausted",),
     ),
 )  # fmt: skip

@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import httpx
+
+from tests.fault_table.letters import STATUS
 
 #: Seconds between two admissions, and the scenarios that each starts.
 EVERY = 5.0
@@ -33,43 +36,74 @@ class Hospital:
             httpx.HTTPError: the server does not take it.
         """
         word = uuid.uuid4().hex[:12]
-        patient = f"{mark}-{word}" if mark else f"fault-{word}"
+        reason = {"reasonCode": [{"text": "cough and fever for three days"}]}
         with self._lock:
-            self._put({"resourceType": "Patient", "id": patient, "gender": "female", "birthDate": "1970-05-17"})
-            self._put(
-                {
-                    "resourceType": "Encounter",
-                    "id": f"e-{word}",
-                    "status": "in-progress",
-                    "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "IMP"},
-                    "subject": {"reference": f"Patient/{patient}"},
-                    "period": {"start": "2026-11-22T08:00:00+00:00"},
-                    "reasonCode": [{"text": "cough and fever for three days"}],
-                }
-            )
+            self._register(patient := f"{mark or 'fault'}-{word}")
+            self._encounter(f"e-{word}", patient, "in-progress", reason)
         return f"e-{word}"
+
+    def letter(self, ward: str, *, late: int = 0, patient: str = "") -> None:
+        """A letter of a ward is due.
+
+        Args:
+            late: seconds that the FHIR server will take to write it (`front.patience`).
+            patient: who was registered before; a new one where none is named.
+
+        Raises:
+            httpx.HTTPError: the server does not take it.
+        """
+        word = uuid.uuid4().hex[:12]
+        with self._lock:
+            if not patient:
+                self._register(patient := f"written-after-{late}-{word}")
+            self._encounter(f"l-{word}", patient, STATUS, {"serviceType": {"text": ward}})
+
+    def register(self, patient: str) -> str:
+        """A patient is known from now on; returns the id."""
+        with self._lock:
+            self._register(patient)
+        return patient
 
     def close(self) -> None:
         """Give back the connection."""
         self._http.close()
+
+    def _register(self, patient: str) -> None:
+        self._put({"resourceType": "Patient", "id": patient, "gender": "female", "birthDate": "1970-05-17"})
+
+    def _encounter(self, name: str, patient: str, status: str, more: dict[str, Any]) -> None:
+        self._put(
+            {
+                "resourceType": "Encounter",
+                "id": name,
+                "status": status,
+                "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "IMP"},
+                "subject": {"reference": f"Patient/{patient}"},
+                "period": {"start": "2026-11-22T08:00:00+00:00"},
+                **more,
+            }
+        )
 
     def _put(self, resource: dict[str, Any]) -> None:
         self._http.put(f"{resource['resourceType']}/{resource['id']}", json=resource).raise_for_status()
 
 
 class Flow:
-    """Admits somebody every `every` seconds, from the start until `close`.
+    """Sends something every `every` seconds, from the start until `close`.
+
+    Args:
+        send: called with 0, 1, 2 ...
 
     Attributes:
         every: may be changed.
         admitted, refused: so far.
     """
 
-    def __init__(self, hospital: Hospital) -> None:
-        self.hospital = hospital
-        self.every = EVERY
+    def __init__(self, send: Callable[[int], object], every: float = EVERY) -> None:
+        self.every = every
         self.admitted = 0
         self.refused = 0
+        self._send = send
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._go_on, daemon=True)
         self._thread.start()
@@ -84,7 +118,7 @@ class Flow:
         while not self._over.wait(max(0.0, due - time.monotonic())):
             due = max(due + self.every, time.monotonic() - self.every)
             try:
-                self.hospital.admit()
+                self._send(self.admitted + self.refused)
                 self.admitted += 1
             except httpx.HTTPError:
                 self.refused += 1

@@ -7,34 +7,33 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 #: Seconds of history at scale 1, and between its samples.
 DAYS, STEP = 3 * 86_400, 300
 
 
-def remember(folder: Path, scenarios: Sequence[str], *, scale: float, every: float) -> None:
+def remember(folder: Path, every: Mapping[str, float], *, scale: float) -> None:
     """Put it into a Prometheus' data folder, before that Prometheus starts.
 
     Args:
         folder: `--storage.tsdb.path`.
-        scenarios: ids of those that the trickle of events starts.
+        every: scenario -> seconds between two of its events.
         scale: of the rules: a shorter look back needs less.
-        every: seconds between two events of the trickle.
 
     Raises:
         subprocess.CalledProcessError: promtool takes no history.
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = folder.parent / "history.om"
-    text.write_text(openmetrics(scenarios, until=time.time() - STEP, scale=scale, every=every), "utf-8")
+    text.write_text(openmetrics(every, until=time.time() - STEP, scale=scale), "utf-8")
     made = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(text), str(folder)]
     subprocess.run(made, check=True, capture_output=True, timeout=300)
     text.unlink()
 
 
-def openmetrics(scenarios: Sequence[str], *, until: float, scale: float, every: float) -> str:
+def openmetrics(every: Mapping[str, float], *, until: float, scale: float) -> str:
     """The history as OpenMetrics has it: each event drafted in time, none late.
 
     Args:
@@ -42,9 +41,9 @@ def openmetrics(scenarios: Sequence[str], *, until: float, scale: float, every: 
     """
     steps = round(DAYS * scale / STEP)
     lines = ["# TYPE careloom_deadlines counter"]
-    for scenario in scenarios:
+    for scenario, seconds in every.items():
         stage = scenario.partition(".")[0]
-        for outcome, grows in (("met", STEP / every), ("missed", 0.0)):
+        for outcome, grows in (("met", STEP / seconds), ("missed", 0.0)):
             labels = f'scenario="{scenario}",stage="{stage}",outcome="{outcome}",instance="before",job="exporter"'
             lines += [
                 f"careloom_deadlines_total{{{labels}}} {step * grows:g} {until - (steps - step) * STEP:.0f}"

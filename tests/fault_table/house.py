@@ -32,6 +32,7 @@ from pipelines.stack.probes import Probe
 from pipelines.stack.settings import USUAL_PORTS, Kept, ModelServer, keep
 from pipelines.stack.stand_in import NAME
 from pipelines.stack.supervisor import Program
+from tests.fault_table import letters
 from tests.fault_table.flow import EVERY, EXAM, NOTE, Flow, Hospital
 from tests.fault_table.history import remember
 from tests.fault_table.pager import Telephone, Watch, alertmanager
@@ -39,6 +40,10 @@ from tests.fault_table.scaling import scaled
 
 #: Bytes of the little file system that a fault fills.
 SMALL_DISK = 16 * 1024 * 1024
+#: Seconds between two letters of a ward before the faults.
+RARELY = 3600.0
+#: Rows that wait beyond which Kafka is not read: no fault but the one that is about it makes as many.
+MAX_WAITING = 300
 _UNFINISHED = {"waiting", "dispatched", "running", "inferred"}
 
 
@@ -63,6 +68,11 @@ class Places:
         """A file system of `SMALL_DISK` bytes, where that may be mounted."""
         return self.house / "small-disk"
 
+    @property
+    def plugin(self) -> Path:
+        """Where the outside plugin is, as if it were installed."""
+        return self.house / "letters"
+
 
 class House:
     """The stack with everything that faults need.
@@ -75,6 +85,7 @@ class House:
     Attributes:
         stack, kept, config: of the running stack.
         telephone, watch: what was paged, and what Alertmanager knew.
+        hospital: its staff.
         flow: the events that come in all the while.
         words: what a fault has put in place of a runbook's placeholders.
     """
@@ -103,10 +114,12 @@ class House:
         places.state.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(places.dags, ignore_errors=True)
         shutil.copytree(PROJECT / "dags", places.dags, ignore=shutil.ignore_patterns("__pycache__"))
+        self._install()
         self.has_small_disk = self._mount()
         self.kept: Kept = keep(places.state, usual_ports=False)
         self._front_port = ports.choose(self.kept.ports.values())
-        self._pager_port = ports.choose({*self.kept.ports.values(), self._front_port})
+        self._way_port = ports.choose({*self.kept.ports.values(), self._front_port})
+        self._pager_port = ports.choose({*self.kept.ports.values(), self._front_port, self._way_port})
         model = ModelServer(self.kept.url("model", "/v1"), NAME, "a test stand-in that can be ill")
         self.stack = Stack(
             places.state,
@@ -118,16 +131,17 @@ class House:
         )
         self._closing.callback(self.stack.stop)
         self._programs()
-        remember(self.kept.folder("prometheus") / "data", (NOTE, EXAM), scale=self.scale, every=EVERY)
+        every = {NOTE: EVERY, EXAM: EVERY} | {letters.scenario(ward): RARELY for ward in letters.WARDS}
+        remember(self.kept.folder("prometheus") / "data", every, scale=self.scale)
         self.stack.start()
         self.config = load(self.stack.config)
         self.engine: Engine = engine(self.config.ledger.url.get_secret_value())
         self._closing.callback(self.engine.dispose)
         self.ledger = Ledger(self.engine)
         self._page()
-        hospital = Hospital(self.kept.url("fhir", "/fhir"), self.kept.secrets["hospital-server-token"])
-        self._closing.callback(hospital.close)
-        self.flow = Flow(hospital)
+        self.hospital = Hospital(self.kept.url("fhir", "/fhir"), self.kept.secrets["hospital-server-token"])
+        self._closing.callback(self.hospital.close)
+        self.flow = Flow(lambda _: self.hospital.admit())
         self._closing.callback(self.flow.close)
 
     # --- putting it together ------------------------------------------------------------------------------------------
@@ -140,6 +154,17 @@ class House:
         self._closing.callback(os.system, f"umount {folder}")
         return True
 
+    def _install(self) -> None:
+        """The outside plugin, as if it were installed: every process of the stack finds it on its path."""
+        info = self.places.plugin / "letters-1.0.0.dist-info"
+        info.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(letters.__file__), self.places.plugin)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: letters\nVersion: 1.0.0\n", "utf-8")
+        (info / "entry_points.txt").write_text("[careloom]\nletters = letters\n", "utf-8")
+        before = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(self.places.plugin), before)))
+        self._closing.callback(os.environ.__setitem__, "PYTHONPATH", before or "")
+
     def _overrides(self) -> Mapping[str, Any]:
         kept = self.kept
         source = {
@@ -151,13 +176,21 @@ class House:
             "subscription": "backport",
         }
         disks = {"state": str(self.places.state), "small": str(self.places.small_disk)}
-        return {"sources": [source], "exporter": {"disks": disks}}
+        return {
+            "sources": [source],
+            "exporter": {"disks": disks},
+            "plugins": {"enabled": ["letters"]},
+            "dispatcher": {"max_waiting": MAX_WAITING},
+            "gateway": {"public_url": f"http://127.0.0.1:{self._way_port}"},
+        }
 
     def _programs(self) -> None:
-        """The two that can be ill, before the parts that need them."""
+        """Those that can be ill, before the parts that need them."""
         here = {"PYTHONPATH": str(PROJECT)}
         model = (sys.executable, "-m", "tests.fault_table.model", str(self.kept.ports["model"]))
         front = (sys.executable, "-m", "tests.fault_table.front", str(self._front_port), self.kept.url("fhir"))
+        way = (sys.executable, "-m", "tests.fault_table.front", str(self._way_port), self.kept.url("gateway"))
+        self.stack.add(Program("way", way, Probe("tcp", f"127.0.0.1:{self._way_port}"), env=here))
         self.stack.add(Program("model", model, Probe("http", self.kept.url("model", "/health")), env=here))
         self.stack.add(Program("fhir-front", front, Probe("tcp", f"127.0.0.1:{self._front_port}"), env=here))
 
@@ -186,13 +219,25 @@ class House:
 
     def front(self, mode: str) -> None:
         """Make the FHIR server refuse, or not (\"\")."""
-        url = f"http://127.0.0.1:{self._front_port}/fault"
-        httpx.post(url, json={"mode": mode}, timeout=10).raise_for_status()
+        self._told(self._front_port, mode)
+
+    def way(self, mode: str) -> None:
+        """Make the way of notifications to the gateway lose some, or not (\"\")."""
+        self._told(self._way_port, mode)
+
+    @staticmethod
+    def _told(port: int, mode: str) -> None:
+        httpx.post(f"http://127.0.0.1:{port}/fault", json={"mode": mode}, timeout=10).raise_for_status()
 
     def sql(self, statement: str) -> None:
         """One statement in the ledger."""
         with self.engine.begin() as connection:
             connection.execute(text(statement))
+
+    def count(self, query: str) -> int:
+        """What a `SELECT count(*)` says of the ledger."""
+        with self.engine.begin() as connection:
+            return int(connection.execute(text(query)).scalar_one())
 
     def unfinished(self) -> int:
         """Pieces of work that are neither done nor parked."""

@@ -24,6 +24,8 @@ EXAMPLE = PROJECT / "monitoring" / "alertmanager" / "alertmanager.example.yml"
 WATCHDOG = "CareloomWatchdog"
 #: Seconds between two looks at Alertmanager.
 _LOOK = 1.0
+#: Seconds without a call after which the dead man's switch calls somebody; it is called once a minute.
+SILENCE = 150.0
 
 
 def name_of(labels: dict[str, str]) -> str:
@@ -38,7 +40,7 @@ class Call:
 
     Attributes:
         at: UNIX time.
-        receiver: "on-call", "tickets".
+        receiver: "on-call", "tickets"; "dead-mans-switch" where that one calls somebody, since nobody calls it.
         alert: its name, and what it is about.
         labels: all of them.
         firing: whether it says that it fires; else, that it is over.
@@ -57,11 +59,14 @@ class Telephone:
     Attributes:
         calls: in order, without the dead man's switch.
         alive: UNIX times at which the dead man's switch was called.
+        silent: whether it has called somebody, and nobody has called it since.
     """
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.alive: list[float] = []
+        self.silent = False
+        self._over = threading.Event()
         telephone = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -77,19 +82,35 @@ class Telephone:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._listen, daemon=True).start()
 
     def ring(self, receiver: str, message: dict[str, Any]) -> None:
         """One webhook."""
         now = time.time()
         if receiver == "dead-mans-switch":
             self.alive.append(now)
+            if self.silent:
+                self.silent = False
+                self._switch(now, firing=False)
             return
         for one in message["alerts"]:
             labels = one["labels"]
             self.calls.append(Call(now, receiver, name_of(labels), labels, one["status"] == "firing"))
 
+    def _listen(self) -> None:
+        """The dead man's switch, which stands outside."""
+        while not self._over.wait(_LOOK):
+            now = time.time()
+            if self.alive and not self.silent and now - self.alive[-1] > SILENCE:
+                self.silent = True
+                self._switch(now, firing=True)
+
+    def _switch(self, now: float, *, firing: bool) -> None:
+        self.calls.append(Call(now, "dead-mans-switch", WATCHDOG, {"alertname": WATCHDOG}, firing))
+
     def close(self) -> None:
         """Hang up."""
+        self._over.set()
         self._server.shutdown()
         self._server.server_close()
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from pipelines.stack.stand_in import NAME, create_app
-from tests.fault_table import front, results
+from plugins import checks
+from tests.fault_table import front, letters, results
 from tests.fault_table.faults import FAULTS
 from tests.fault_table.model import FAILING, SHARE, Ill
 from tests.fault_table.runbook import RUNBOOKS
@@ -83,6 +88,43 @@ def test_the_fhir_server_refuses_what_its_mode_says(mode: str, method: str, body
     assert front.refusal(mode, method, body) == status
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "seconds"),
+    [
+        ("POST", "/fhir", b'{"reference": "Patient/written-after-24-ab"}', 24.0),
+        ("POST", "/fhir", b'{"reference": "Patient/written-after-0-ab"}', 0.0),
+        ("POST", "/fhir", b'{"reference": "Patient/fault-ab"}', 0.0),
+        ("POST", "/fhir/hospital", b'{"reference": "Patient/written-after-24-ab"}', 0.0),
+        ("GET", "/fhir", b"written-after-24-ab", 0.0),
+    ],
+)
+def test_the_fhir_server_takes_its_time_with_the_drafts_of_whom_it_is_told(
+    method: str, path: str, body: bytes, seconds: float
+) -> None:
+    assert front.patience(method, path, body) == seconds
+
+
+def test_the_way_of_messages_loses_one_in_so_many_and_says_that_all_is_well() -> None:
+    passed: list[bytes] = []
+
+    async def take(request: Request) -> Response:
+        passed.append(await request.body())
+        return Response(status_code=201)
+
+    server = httpx.ASGITransport(Starlette(routes=[Route("/{path:path}", take, methods=["POST"])]))
+    client = TestClient(front.create_app("http://127.0.0.1:1", "http://127.0.0.1:2", transport=server))
+    client.post("/fault", json={"mode": "loses"})
+    assert [client.post("/fhir/hospital", content=str(n)).status_code for n in range(front.LOST)] == [201, 201, 200]
+    assert passed == [b"0", b"1"]
+
+
+def test_an_outside_plugin_brings_a_scenario_for_every_ward() -> None:
+    found = {scenario.id: scenario for scenario in letters.careloom_scenarios()}
+    assert set(found) == {letters.scenario(ward) for ward in (*letters.WARDS, letters.ARCHIVE)}
+    for one in found.values():
+        checks.check(one)
+
+
 def test_what_stands_before_the_fhir_server_is_an_application() -> None:
     assert isinstance(front.create_app("http://127.0.0.1:1", "http://127.0.0.1:2"), Starlette)
 
@@ -101,7 +143,7 @@ def test_outcomes_are_kept_and_shown_as_they_were(tmp_path: Path) -> None:
     page = results.page([GOOD])
     assert "| on-call, 50 s | 9 s | nothing |" in page
     assert "1 of 1 faults" in page
-    assert "- CareloomWatchdog: " in page
+    assert "- CareloomWatchdog: its fault was not made in these runs." in page
 
 
 def test_the_page_says_what_its_outcomes_say() -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tests.fault_table.faults import Fault
 from tests.fault_table.flow import NOTE
 from tests.fault_table.house import House
-from tests.fault_table.pager import Call
+from tests.fault_table.pager import WATCHDOG, Call
 from tests.fault_table.runbook import CarriedOut, carry_out
 
 #: Seconds after the windows of the rules in which everything has to be over, and of quiet before the next fault.
@@ -160,7 +160,7 @@ class Trial:
         quiet_since: list[float] = []
 
         def over() -> bool:
-            if house.watch.active() or self._behind():
+            if house.watch.active() or house.telephone.silent or self._behind():
                 quiet_since.clear()
                 return False
             quiet_since.append(time.monotonic())
@@ -172,6 +172,8 @@ class Trial:
         mine = seen.get(self._expected or "")
         if mine is not None and self._expected not in outcome.unsolved:
             outcome.resolved = round(max(0.0, mine.last - mended), 1)
+        if self._expected == WATCHDOG and not house.telephone.silent:
+            outcome.resolved = round(next(at for at in house.telephone.alive if at > mended) - mended, 1)
         told = {call.alert for call in self._calls}
         outcome.others = sorted(told - {self._expected})
         outcome.quiet = sorted(set(seen) - told - {self._expected})
