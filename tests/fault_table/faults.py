@@ -157,11 +157,16 @@ def _pause(house: House, *, paused: bool) -> None:
 
 
 def _crowd(house: House) -> None:
-    """Its tasks take every slot as it becomes free."""
+    """Its tasks take every slot as it becomes free, and a ward's letters need one: no run of theirs stays."""
     (house.places.dags / "another_teams.py").write_text(_CROWD, "utf-8")
+    waiting = 'airflow_pool_queued_slots{pool_name="default_pool"} > 0'
+    if house.wait(lambda: bool(house.prometheus(waiting)), 60) is None:
+        raise AssertionError("the other team's tasks did not take the slots")
+    _late("surgery", every=10, one_in=0)(house)
 
 
 def _disperse(house: House) -> None:
+    _in_time("surgery", 0)(house)
     if not (house.places.dags / "another_teams.py").exists():
         return
     with _airflow(house) as client:
@@ -205,19 +210,25 @@ def _fill(house: House) -> None:
 
 
 def _lose_records(house: House) -> None:
-    """Retention is faster than the dispatcher, which a stranger's lock holds meanwhile."""
-    _lock("events")(house)
+    """Retention is faster than the dispatcher, which a stranger's lock holds meanwhile.
+
+    What it has read already is of no scenario: a piece of work whose record is gone would be parked as well.
+    """
+    house.flow.paused = True
     try:
-        _lost[:] = []
-        for _ in range(8):
-            _lost.append(house.hospital.admit())
-            time.sleep(_BETWEEN)
+        house.wait(lambda: house.unfinished() == 0, 60)
+        _lock("events")(house)
+        house.hospital.admit(status="cancelled")
+        time.sleep(_BETWEEN)
+        _lost[:] = [house.hospital.admit() for _ in range(12)]
+        time.sleep(_BETWEEN)
         admin = KafkaAdminClient(bootstrap_servers=house.config.kafka.bootstrap)
         topic, partitions = house.config.kafka.topic, range(house.config.kafka.partitions)
         admin.delete_records({TopicPartition(topic, partition): -1 for partition in partitions})
         admin.close()
     finally:
         _unlock(house)
+        house.flow.paused = False
 
 
 def _found_again(house: House) -> None:
@@ -247,8 +258,8 @@ def _switch_on(house: House) -> None:
     house.ledger.switch_on("scenario", EXAM, by="the fault run")
 
 
-#: Seconds between two events that get lost, and the Encounters of them.
-_BETWEEN = 2.5
+#: Seconds until an event is in Kafka, and read where nothing holds it; and the Encounters of those that get lost.
+_BETWEEN = 4.0
 _lost: list[str] = []
 _locks: list[psycopg.Connection] = []
 
@@ -284,11 +295,13 @@ _sent: list[Flow] = []
 
 
 def _late(ward: str, *, every: float, one_in: int) -> Do:
-    """Letters of a ward are due, and the FHIR server takes its time with one in so many."""
+    """Letters of a ward are due, and the FHIR server takes its time with one in so many (0: with none)."""
 
     def send(house: House) -> None:
         house.front("")
-        _sent.append(Flow(lambda n: house.hospital.letter(ward, late=0 if n % one_in else _LATE), every))
+        _sent.append(
+            Flow(lambda n: house.hospital.letter(ward, late=_LATE if one_in and n % one_in == 0 else 0), every)
+        )
 
     return send
 
@@ -490,6 +503,6 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "slots-taken", "another team's DAG takes every slot of Airflow", _crowd, _disperse,
-        "CareloomAirflowSlotsTaken", waits=240, windows=60, linger=150, pages=("CareloomAirflowSlotsExhausted",),
+        "CareloomAirflowSlotsTaken", waits=150, windows=60, linger=170, pages=("CareloomAirflowSlotsExhausted",),
     ),
 )  # fmt: skip

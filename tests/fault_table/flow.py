@@ -26,11 +26,12 @@ class Hospital:
         self._http = httpx.Client(base_url=f"{base_url}/", headers=headers, timeout=10)
         self._lock = threading.Lock()
 
-    def admit(self, mark: str = "") -> str:
+    def admit(self, mark: str = "", status: str = "in-progress") -> str:
         """A new patient comes in; returns the Encounter's id.
 
         Args:
             mark: stands in the patient's id.
+            status: of the Encounter; one that is cancelled starts no scenario.
 
         Raises:
             httpx.HTTPError: the server does not take it.
@@ -39,7 +40,7 @@ class Hospital:
         reason = {"reasonCode": [{"text": "cough and fever for three days"}]}
         with self._lock:
             self._register(patient := f"{mark or 'fault'}-{word}")
-            self._encounter(f"e-{word}", patient, "in-progress", reason)
+            self._encounter(f"e-{word}", patient, status, reason)
         return f"e-{word}"
 
     def letter(self, ward: str, *, late: int = 0, patient: str = "") -> None:
@@ -96,11 +97,13 @@ class Flow:
 
     Attributes:
         every: may be changed.
+        paused: whether nothing is sent for now.
         admitted, refused: so far.
     """
 
     def __init__(self, send: Callable[[int], object], every: float = EVERY) -> None:
         self.every = every
+        self.paused = False
         self.admitted = 0
         self.refused = 0
         self._send = send
@@ -117,6 +120,8 @@ class Flow:
         due = time.monotonic()
         while not self._over.wait(max(0.0, due - time.monotonic())):
             due = max(due + self.every, time.monotonic() - self.every)
+            if self.paused:
+                continue
             try:
                 self._send(self.admitted + self.refused)
                 self.admitted += 1

@@ -17,7 +17,7 @@ from plugins.hookspecs import hookimpl
 from plugins.scenario import Case, Draft, Finding, Prompt, Risk, Scenario, Stage, Text, Trigger
 
 #: Wards whose letters are due after `DUE`, and the archive, which has time.
-WARDS, ARCHIVE = ("north", "east", "south", "west", "children"), "archive"
+WARDS, ARCHIVE = ("north", "east", "south", "west", "children", "surgery"), "archive"
 DUE, HAS_TIME = timedelta(seconds=20), timedelta(hours=1)
 #: Of an Encounter whose letter is to be written; nothing else of the house is triggered by it.
 STATUS = "onleave"

@@ -10,7 +10,7 @@ from typing import Any
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+)([smhd])")
-#: Two scrapes of 5 s and some: no rate has a value over less.
+#: Two scrapes of 5 s and some: no rate has a value over less, and a restart is no outage.
 LEAST_WINDOW = 15
 
 
@@ -41,7 +41,7 @@ def scaled(rules: dict[str, Any], scale: float) -> dict[str, Any]:
 
 def _rule(rule: dict[str, Any], scale: float) -> dict[str, Any]:
     changed = {**rule, "expr": windows(rule["expr"], scale)}
-    waits = {key: scaled_durations(rule[key], scale, least=1) for key in ("for",) if key in rule}
+    waits = {key: scaled_durations(rule[key], scale, least=LEAST_WINDOW) for key in ("for",) if key in rule}
     return changed | waits
 
 

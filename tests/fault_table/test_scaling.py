@@ -21,10 +21,10 @@ def test_waits_windows_and_offsets_are_shortened_and_thresholds_are_not() -> Non
     assert changed == {"alert": "A", "expr": "increase(x[150s]) > 300 unless x offset 900s", "for": "30s"}
 
 
-def test_no_window_is_shorter_than_a_rate_needs() -> None:
+def test_no_window_is_shorter_than_a_rate_needs_and_no_wait_than_a_restart() -> None:
     rule = {"alert": "A", "expr": "increase(x[1m]) > 0", "for": "30s"}
     (changed,) = scaled({"groups": [{"name": "g", "rules": [rule]}]}, 0.1)["groups"][0]["rules"]
-    assert changed == {"alert": "A", "expr": "increase(x[15s]) > 0", "for": "3s"}
+    assert changed == {"alert": "A", "expr": "increase(x[15s]) > 0", "for": "15s"}
 
 
 @pytest.mark.parametrize("file", RULES, ids=lambda file: f"{file.parent.name}/{file.stem}")
