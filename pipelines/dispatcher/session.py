@@ -23,6 +23,8 @@ from pipelines.ledger.rows import Standing
 log = logging.getLogger(__name__)
 
 _POLL_MS = 200
+#: Seconds between two questions to the broker where a partition ends, while nothing is fetched from it.
+_ENDS_AGAIN = 2.0
 #: Seconds after which offsets that could not be committed are committed again.
 _COMMIT_AGAIN = 1.0
 
@@ -52,6 +54,8 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python 
         self._to_commit: dict[TopicPartition, int] = {}
         self._unmarked: set[TopicPartition] = set()
         self._commit_after = float("-inf")
+        self._ends: dict[TopicPartition, int] = {}
+        self._ends_after = float("-inf")
 
     def subscribe(self) -> None:
         """Join the group.
@@ -206,8 +210,13 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python 
         return partition in self._consumer.assignment()
 
     def _show_lag(self) -> None:
-        for partition, offset in self.standing().items():
-            end = self._consumer.highwater(partition)
+        """What is fetched tells where its partition ends; while they are held, the broker is asked."""
+        standing, held = self.standing(), set(self._consumer.paused())
+        if held and time.monotonic() >= self._ends_after:
+            self._ends = self._consumer.end_offsets(sorted(held), timeout_ms=ANSWER_MS)
+            self._ends_after = time.monotonic() + _ENDS_AGAIN
+        for partition, offset in standing.items():
+            end = self._ends.get(partition) if partition in held else self._consumer.highwater(partition)
             if end is not None:
                 metrics.CONSUMER_LAG.labels(partition.partition).set(max(0, end - offset))
 

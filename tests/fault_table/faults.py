@@ -18,7 +18,7 @@ from psycopg.sql import SQL, Identifier
 from tests.fault_table import letters
 from tests.fault_table.flow import EVERY, EXAM, NOTE, Flow
 from tests.fault_table.front import MARK
-from tests.fault_table.house import MAX_WAITING, SMALL_DISK, House
+from tests.fault_table.house import BATCH, MAX_WAITING, SMALL_DISK, House
 from tests.fault_table.pager import WATCHDOG
 
 #: Seconds that a burst lasts.
@@ -332,10 +332,10 @@ def _never_written(ward: str) -> Do:
 
 
 def _flood(house: House) -> None:
-    """Somebody sends a patient's whole history: one after the other, and more than may wait."""
+    """Somebody sends a patient's whole history: one after the other, and more than may wait beside what runs hold."""
     house.front("")
     patient = house.hospital.register("written-after-10-archived")
-    for _ in range(MAX_WAITING * 12 // 10):
+    for _ in range(MAX_WAITING + 2 * BATCH):
         house.hospital.letter(letters.ARCHIVE, patient=patient)
 
 

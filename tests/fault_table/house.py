@@ -43,7 +43,9 @@ SMALL_DISK = 16 * 1024 * 1024
 #: Seconds between two letters of a ward before the faults.
 RARELY = 3600.0
 #: Rows that wait beyond which Kafka is not read: no fault but the one that is about it makes as many.
-MAX_WAITING = 300
+MAX_WAITING = 200
+#: Rows of one run.
+BATCH = 50
 _UNFINISHED = {"waiting", "dispatched", "running", "inferred"}
 
 
@@ -180,7 +182,7 @@ class House:
             "sources": [source],
             "exporter": {"disks": disks},
             "plugins": {"enabled": ["letters"]},
-            "dispatcher": {"max_waiting": MAX_WAITING},
+            "dispatcher": {"max_waiting": MAX_WAITING, "batch_size": BATCH},
             "gateway": {"public_url": f"http://127.0.0.1:{self._way_port}"},
         }
 
