@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import CorruptRecordError, KafkaTimeoutError
 
 from pipelines.config import Kafka
-from pipelines.kafka.header_names import mend_header_names
+from pipelines.kafka.by_position import consumer_by_position
 from pipelines.ledger import Position
 
 #: Offsets found at once, over all partitions; what is behind them is found the next time.
@@ -34,19 +34,7 @@ def find(config: Kafka, standing: Mapping[TopicPartition, int]) -> list[Position
     Raises:
         KafkaError: no answer, or another one than a record.
     """
-    mend_header_names()
-    milliseconds = int(_PATIENCE * 1000)
-    consumer = KafkaConsumer(
-        bootstrap_servers=config.bootstrap,
-        client_id="careloom-dispatcher-unreadable",
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="none",
-        allow_auto_create_topics=False,
-        fetch_max_wait_ms=100,
-        request_timeout_ms=milliseconds,
-        bootstrap_timeout_ms=milliseconds,
-    )
+    consumer = consumer_by_position(config, _PATIENCE, client_id="careloom-dispatcher-unreadable")
     found: list[Position] = []
     with closing(consumer):
         for partition, offset in standing.items():

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from pipelines.config import Kafka
 from pipelines.errors import ErrorClass, PayloadGone, StepFailed
-from pipelines.kafka.header_names import mend_header_names
+from pipelines.kafka.by_position import consumer_by_position
 from pipelines.ledger.rows import EventRow, Position
 
 #: Bytes of payloads kept ahead of their use.
@@ -207,20 +207,7 @@ class KafkaPayloads:
 
     def _connected(self) -> Any:
         if self._consumer is None:
-            from kafka import KafkaConsumer
-
-            mend_header_names()
-            self._consumer = KafkaConsumer(
-                bootstrap_servers=self._config.bootstrap,
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="none",
-                allow_auto_create_topics=False,
-                fetch_max_wait_ms=100,
-                fetch_max_bytes=8 * 1024 * 1024,
-                request_timeout_ms=int(self._patience * 1000),
-                bootstrap_timeout_ms=int(self._patience * 1000),
-            )
+            self._consumer = consumer_by_position(self._config, self._patience, fetch_max_bytes=8 * 1024 * 1024)
         return self._consumer
 
 

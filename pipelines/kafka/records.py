@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pipelines.config import Kafka
+from pipelines.kafka.by_position import consumer_by_position
 from pipelines.kafka.envelope import Headers
-from pipelines.kafka.header_names import mend_header_names
 from pipelines.kafka.topics import BrokerUnavailable
 from pipelines.ledger.rows import Position
 
@@ -126,19 +126,7 @@ class Records:
 
     def _connected(self) -> Any:
         if self._consumer is None:
-            from kafka import KafkaConsumer
-
-            mend_header_names()
-            self._consumer = KafkaConsumer(
-                bootstrap_servers=self._config.bootstrap,
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="none",
-                allow_auto_create_topics=False,
-                fetch_max_wait_ms=100,
-                request_timeout_ms=int(self._patience * 1000),
-                bootstrap_timeout_ms=int(self._patience * 1000),
-            )
+            self._consumer = consumer_by_position(self._config, self._patience)
         return self._consumer
 
 

@@ -20,10 +20,10 @@ from pipelines.ledger.rows import WorkItem
 from pipelines.ledger.states import State
 from pipelines.ledger.store import Ledger
 from pipelines.places import place
+from pipelines.runner.at_work import carrying, works_on
 from pipelines.runner.breaker import Breakers, Task, current, dependency_of
 from pipelines.runner.leave import Leave, Overtaken
 from pipelines.runner.outcomes import Outcome, Summary
-from pipelines.telemetry.log_context import carrying, works_on
 
 __all__ = ["Batch", "Outcome", "Summary", "called", "place"]
 

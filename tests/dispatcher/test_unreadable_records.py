@@ -172,6 +172,24 @@ def test_what_can_be_read_at_the_second_try_is_no_poison(config: Config, ledger,
     assert (ledger.account().events, ledger.account().poison) == (2, 0)
 
 
+def test_what_cannot_be_read_in_the_poll_that_assigns_its_partition_is_passed_over_too(
+    config: Config, ledger: Ledger, writer, tmp_path_factory, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unhurried(consumer.KafkaConsumer):  # type: ignore[misc, name-defined]
+        def poll(self, *given: Any, **named: Any) -> Any:
+            return super().poll(*given, **{**named, "timeout_ms": 5_000})
+
+    monkeypatch.setattr(consumer, "KafkaConsumer", Unhurried)
+    mark = b'{"resourceType":"Encounter","x":"a-mark"}'
+    writer.write(("before", []))
+    writer.write(("c1", []), ("c2", []), body=mark)
+    writer.write(("after", []))
+    _write_over(tmp_path_factory, config, mark, b"X")
+    with reading(config, ledger):
+        until(lambda: ledger.account().read == 4)
+    assert (ledger.account().events, ledger.account().poison, ledger.account().unaccounted) == (2, 2, 0)
+
+
 def _write_over(tmp_path_factory: pytest.TempPathFactory, config: Config, mark: bytes, last: bytes) -> None:
     """Change the last byte of the last `mark`, where the broker keeps it: one byte of one batch."""
     [segment] = tmp_path_factory.getbasetemp().rglob(f"{config.kafka.topic}-0/00000000000000000000.log")
