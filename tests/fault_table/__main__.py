@@ -15,7 +15,8 @@ from pathlib import Path
 from pipelines.errors import StackError
 from pipelines.stack.part import PROJECT
 from tests.fault_table import results
-from tests.fault_table.faults import FAULTS, Fault
+from tests.fault_table.fault import Fault
+from tests.fault_table.faults import FAULTS
 from tests.fault_table.house import House
 from tests.fault_table.trial import Outcome, Trial
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from tests.fault_table.faults import Fault
+from tests.fault_table.fault import Fault
 from tests.fault_table.flow import NOTE
 from tests.fault_table.house import House
 from tests.fault_table.pager import WATCHDOG, Call
