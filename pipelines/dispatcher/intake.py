@@ -102,8 +102,8 @@ class Intake:
                 metrics.INTAKE_MOVED.set_to_current_time()
         except CorruptRecordError:
             # Maybe fetched in the very poll that assigned the partition, from where the group stands: that may be far
-            # behind the ledger, and every session would come upon it anew. This consumer must not poll again: kafka-
-            # python 3.0.12 goes round for ever in what it has failed at.
+            # behind the ledger, and every session would come upon it anew. This consumer must not poll again:
+            # kafka-python 3.0.12 goes round for ever in what it has failed at.
             session.place()
             session.commit()
             if not self._passed_over(session):
